@@ -1,0 +1,48 @@
+//! An Envoy AI gateway.
+//!
+//! ```text
+//! client ──► Envoy ── headers/body ──► extproc::decode ─► Exchange (pure) ─► Step ─► extproc::encode ──► Envoy ──► provider
+//!                                            reads Arc<Runtime> ┘   └─► Settlement ─► telemetry
+//! YAML files ─► resources ─► compile (pure) ─► config::Config ─► Runtime ─► ArcSwap<Runtime>
+//!                                 └► Envoy bootstrap ─► standalone ─► envoy process
+//! ```
+//!
+//! Modules are listed bottom up. A module uses only modules of lower layers or of its own folder; the test
+//! `layers` enforces it. Layers L0 to L3 do no I/O and read no clock: what they need comes in as arguments.
+
+// L0: data and codecs
+pub mod codec;
+pub mod headers;
+pub mod proto;
+pub mod usage;
+pub mod wire;
+
+// L1: decisions
+pub mod auth;
+pub mod cost;
+pub mod endpoint;
+pub mod mutation;
+pub mod routing;
+pub mod translate;
+
+// L2: configuration
+pub mod config;
+pub mod runtime;
+
+// L3: the exchange
+pub mod exchange;
+
+// L4: edges
+pub mod extproc;
+pub mod server;
+pub mod source;
+pub mod telemetry;
+pub mod testbackend;
+
+// L5: control plane
+pub mod compile;
+pub mod diagnostics;
+pub mod resources;
+pub mod standalone;
+
+pub mod cli;

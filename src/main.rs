@@ -1,0 +1,2 @@
+//! `aigw`: the gateway's command line.
+fn main() {}
