@@ -1,1 +1,13 @@
-fn main() {}
+//! Compiles `proto/` without protoc. Bodies and header values become `Bytes`, so that decoding does not copy them.
+
+use std::io::Error;
+
+fn main() -> Result<(), Error> {
+    const PROTOS: [&str; 1] = ["proto/envoy/service/ext_proc/v3/external_processor.proto"];
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"]).map_err(Error::other)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .extern_path(".google.protobuf.Struct", "::envoy_types::pb::google::protobuf::Struct")
+        .compile_fds(descriptors)
+}

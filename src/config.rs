@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use crate::wire::ApiSchemaName;
+
 /// The whole document. One instance describes everything one processor serves.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -120,21 +122,6 @@ pub struct ApiSchema {
     /// Path prefix. OpenAI takes it verbatim, so that an empty one means none; absent means `v1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-}
-
-/// The dialects a backend can speak. Names are those of `AIServiceBackend.spec.schema.name`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[expect(missing_docs, reason = "the names are the documentation")]
-pub enum ApiSchemaName {
-    #[default]
-    OpenAI,
-    Cohere,
-    AWSBedrock,
-    AzureOpenAI,
-    GCPVertexAI,
-    GCPAnthropic,
-    Anthropic,
-    AWSAnthropic,
 }
 
 /// A backend's credential. Kinds other than the API key are read but not yet served.
