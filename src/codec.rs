@@ -1,1 +1,6 @@
-//! Not written yet.
+//! L0. Codecs that are pushed bytes and yield frames. Each can be cut at any byte: how the input is split into chunks
+//! never changes what comes out.
+
+pub mod encoding;
+pub mod json;
+pub mod sse;
