@@ -1,1 +1,3 @@
-//! Not written yet.
+//! L4. Listeners and what is served on them.
+
+pub mod listen;
