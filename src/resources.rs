@@ -1,1 +1,30 @@
-//! Not written yet.
+//! L5. The user's Kubernetes-style resources: text in, typed objects and findings out.
+//!
+//! ```text
+//! files ─► load ─► Source ─► tree (YAML with places) ─► read (schema walk) ─► Snapshot
+//!                                                         └► Diagnostics
+//! ```
+//!
+//! The types are the schema: field names, defaults, ranges and patterns are declared once, on the Rust types, and the
+//! walk of [`parse`] checks documents against what schemars derives from them. All problems of all documents are found in
+//! one go; a document with an error is left out and the others stay.
+
+pub mod aigateway;
+pub mod core;
+pub mod envoy_gateway;
+pub mod gateway_api;
+pub mod load;
+mod read;
+mod rules;
+mod schema;
+pub mod security;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod tree;
+pub mod types;
+mod variables;
+mod walk;
+
+pub use read::{Source, parse};
+pub use snapshot::{Kind, Located, Metadata, Snapshot};

@@ -1,0 +1,230 @@
+//! AIGatewayRoute and AIServiceBackend of `aigateway.envoyproxy.io`.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::types::{
+    API_GROUP, API_KIND_OR_EMPTY, BackendObjectReference, DNS_LABEL, DNS_SUBDOMAIN, GatewayDuration,
+    HEADER_NAME, HOSTNAME, ParentReference,
+};
+use crate::config::{ApiSchemaName, CostType, HeaderMatchType};
+
+/// Routes LLM requests by model and headers.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct AIGatewayRoute {
+    /// What is asked for.
+    pub spec: AIGatewayRouteSpec,
+}
+
+/// See [`AIGatewayRoute`].
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AIGatewayRouteSpec {
+    /// The Gateways it attaches to.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub parent_refs: Vec<ParentReference>,
+    /// Only requests for these hosts are routed; none means any.
+    #[serde(default)]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = HOSTNAME)))]
+    pub hostnames: Vec<String>,
+    /// The rules; Gateway API precedence decides among them.
+    #[schemars(length(max = 15))]
+    pub rules: Vec<AIGatewayRouteRule>,
+    /// Numbers published as dynamic metadata when an exchange has ended.
+    #[serde(default)]
+    #[schemars(length(max = 36))]
+    pub llm_request_costs: Vec<LLMRequestCost>,
+}
+
+/// Matches and the backends they lead to.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AIGatewayRouteRule {
+    /// The rule's name.
+    #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN))]
+    pub name: Option<String>,
+    /// Any of these must match; none means that every request does.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub matches: Vec<AIGatewayRouteRuleMatch>,
+    /// Where requests are sent.
+    #[serde(default)]
+    #[schemars(length(max = 128))]
+    pub backend_refs: Vec<AIGatewayRouteRuleBackendRef>,
+    /// How long a request may take.
+    #[serde(default)]
+    pub timeouts: RuleTimeouts,
+    /// How long a stream may stay silent.
+    pub stream_idle_timeout: Option<GatewayDuration>,
+    /// Who runs the models of this rule, for the models list.
+    #[serde(default = "owned_by")]
+    pub models_owned_by: String,
+    /// When the models of this rule were added (RFC 3339), for the models list.
+    #[schemars(extend("format" = "date-time"))]
+    pub models_created_at: Option<String>,
+}
+
+/// A conjunction of header matches.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AIGatewayRouteRuleMatch {
+    /// All must match.
+    #[schemars(length(max = 16))]
+    pub headers: Vec<HeaderMatch>,
+}
+
+/// One header comparison.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct HeaderMatch {
+    /// How it is compared.
+    #[serde(rename = "type", default)]
+    pub kind: HeaderMatchType,
+    /// The header, in any case.
+    #[schemars(length(min = 1, max = 256), regex(pattern = HEADER_NAME))]
+    pub name: String,
+    /// The value or the expression.
+    #[schemars(length(min = 1, max = 4096))]
+    pub value: String,
+}
+
+/// A backend of a rule: an AIServiceBackend unless group and kind say otherwise.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AIGatewayRouteRuleBackendRef {
+    /// Name of the backend.
+    #[schemars(length(min = 1))]
+    pub name: String,
+    /// Namespace; absent means that of the route.
+    #[schemars(length(min = 1, max = 63), regex(pattern = DNS_LABEL))]
+    pub namespace: Option<String>,
+    /// API group; absent or empty means an AIServiceBackend.
+    #[schemars(length(max = 253), regex(pattern = API_GROUP))]
+    pub group: Option<String>,
+    /// Kind; absent or empty means an AIServiceBackend.
+    #[schemars(length(max = 63), regex(pattern = API_KIND_OR_EMPTY))]
+    pub kind: Option<String>,
+    /// Sent to the backend in place of the model that the client named.
+    pub model_name_override: Option<String>,
+    /// Header edits, after those of the AIServiceBackend.
+    pub header_mutation: Option<HTTPHeaderMutation>,
+    /// Body edits, after those of the AIServiceBackend.
+    pub body_mutation: Option<HTTPBodyMutation>,
+    /// Share of the requests, relative to the other backends of the same priority.
+    #[serde(default = "weight")]
+    #[schemars(range(min = 0, max = 2_147_483_647_u32))]
+    pub weight: u32,
+    /// Lower ones are tried first.
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 2_147_483_647_u32))]
+    pub priority: u32,
+}
+
+/// How long a request may take; absent means the default, zero no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuleTimeouts {
+    /// From the client's request to the end of the answer.
+    pub request: Option<GatewayDuration>,
+    /// One attempt at a backend.
+    pub backend_request: Option<GatewayDuration>,
+}
+
+/// One number that is published when an exchange has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LLMRequestCost {
+    /// The key under `io.envoy.ai_gateway`.
+    pub metadata_key: String,
+    /// What the number is.
+    #[serde(rename = "type")]
+    pub kind: CostType,
+    /// The expression, for [`CostType::Cel`].
+    pub cel: Option<String>,
+}
+
+/// Edits of the request headers: removals first, then sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct HTTPHeaderMutation {
+    /// Headers to set, replacing any value.
+    #[schemars(length(max = 16))]
+    pub set: Vec<HTTPHeader>,
+    /// Headers to remove.
+    #[schemars(length(max = 16))]
+    pub remove: Vec<String>,
+}
+
+/// One header.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct HTTPHeader {
+    /// Its name, in any case.
+    #[schemars(length(min = 1, max = 256), regex(pattern = HEADER_NAME))]
+    pub name: String,
+    /// Its value.
+    #[schemars(length(min = 1, max = 4096))]
+    pub value: String,
+}
+
+/// Edits of top-level members of the JSON request body: removals first, then sets.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct HTTPBodyMutation {
+    /// Members to set.
+    #[schemars(length(max = 16))]
+    pub set: Vec<HTTPBodyField>,
+    /// Members to remove.
+    #[schemars(length(max = 16))]
+    pub remove: Vec<String>,
+}
+
+/// One JSON member.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct HTTPBodyField {
+    /// The member's name.
+    #[schemars(length(min = 1))]
+    pub path: String,
+    /// A JSON document; anything that is not one is taken as a string.
+    pub value: String,
+}
+
+/// A backend that speaks an LLM API.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct AIServiceBackend {
+    /// What is asked for.
+    pub spec: AIServiceBackendSpec,
+}
+
+/// See [`AIServiceBackend`]. Its `timeouts` of earlier API versions still stand in many files.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-not-served" = ["timeouts"]))]
+pub struct AIServiceBackendSpec {
+    /// The API it speaks.
+    pub schema: VersionedAPISchema,
+    /// Where it is.
+    pub backend_ref: BackendObjectReference,
+    /// Header edits for every request.
+    pub header_mutation: Option<HTTPHeaderMutation>,
+    /// Body edits for every request.
+    pub body_mutation: Option<HTTPBodyMutation>,
+}
+
+/// An API dialect and where it is mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct VersionedAPISchema {
+    /// The dialect.
+    pub name: ApiSchemaName,
+    /// The API version, for dialects that have one.
+    pub version: Option<String>,
+    /// Path prefix; absent means the dialect's own, which for OpenAI is `v1`.
+    pub prefix: Option<String>,
+}
+
+fn weight() -> u32 {
+    1
+}
+
+fn owned_by() -> String {
+    "Envoy AI Gateway".to_owned()
+}

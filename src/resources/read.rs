@@ -1,0 +1,344 @@
+//! Texts to objects: finds out what each document is, has it walked, and files it.
+
+use std::{
+    fmt,
+    sync::{Arc, LazyLock},
+};
+
+use super::{
+    schema::{Object, Shape},
+    snapshot::{DEFAULT_NAMESPACE, Draft, Metadata, Origin, SERVED, Served, Snapshot, identify},
+    tree::{self, Node, Value},
+    variables::Environment,
+    walk::{Walk, quote},
+};
+use crate::diagnostics::{Diagnostic, Diagnostics, Location, nearest};
+
+/// Errors of one file beyond this number are not looked for.
+const MAX_ERRORS: usize = 100;
+
+/// Kinds that are known but have no meaning here yet, by API group.
+const NOT_SERVED: &[(&str, &[&str])] = &[
+    ("aigateway.envoyproxy.io", &["GatewayConfig", "MCPRoute", "QuotaPolicy"]),
+    (
+        "gateway.envoyproxy.io",
+        &[
+            "BackendTrafficPolicy",
+            "EnvoyExtensionPolicy",
+            "EnvoyPatchPolicy",
+            "HTTPRouteFilter",
+            "SecurityPolicy",
+        ],
+    ),
+    (
+        "gateway.networking.k8s.io",
+        &["GRPCRoute", "HTTPRoute", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute"],
+    ),
+    ("inference.networking.k8s.io", &["InferencePool"]),
+    ("inference.networking.x-k8s.io", &["InferenceModel", "InferenceObjective", "InferencePool"]),
+    (
+        "",
+        &[
+            "Endpoints",
+            "Event",
+            "LimitRange",
+            "Namespace",
+            "Node",
+            "PersistentVolume",
+            "PersistentVolumeClaim",
+            "Pod",
+            "ReplicationController",
+            "ResourceQuota",
+            "ServiceAccount",
+        ],
+    ),
+    ("apps", &["DaemonSet", "ReplicaSet", "StatefulSet"]),
+    ("batch", &["CronJob", "Job"]),
+    ("autoscaling", &["HorizontalPodAutoscaler"]),
+    ("policy", &["PodDisruptionBudget"]),
+    ("networking.k8s.io", &["Ingress", "IngressClass", "NetworkPolicy"]),
+    ("discovery.k8s.io", &["EndpointSlice"]),
+    ("rbac.authorization.k8s.io", &["ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"]),
+    ("apiextensions.k8s.io", &["CustomResourceDefinition"]),
+    ("admissionregistration.k8s.io", &["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"]),
+    ("scheduling.k8s.io", &["PriorityClass"]),
+    ("storage.k8s.io", &["StorageClass"]),
+    ("cert-manager.io", &["Certificate", "ClusterIssuer", "Issuer"]),
+    ("monitoring.coreos.com", &["PodMonitor", "PrometheusRule", "ServiceMonitor"]),
+];
+
+static METADATA: LazyLock<Object> = LazyLock::new(|| match Shape::of::<Metadata>() {
+    Shape::Object(object) => object,
+    _ => Object::default(),
+});
+
+/// A named text.
+pub struct Source {
+    name: Arc<str>,
+    text: String,
+    /// Where each line starts.
+    lines: Vec<usize>,
+}
+
+impl Source {
+    /// A text and the name by which findings refer to it.
+    #[must_use]
+    pub fn new(name: &str, text: impl Into<String>) -> Self {
+        let text = text.into();
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { name: name.into(), text, lines }
+    }
+
+    pub(super) fn location(&self, line: u32, column: u32) -> Location {
+        Location { file: Arc::clone(&self.name), line, column }
+    }
+
+    /// A line without its end; lines count from one.
+    pub(super) fn line(&self, number: u32) -> Option<&str> {
+        let index = usize::try_from(number).ok()?.checked_sub(1)?;
+        let start = *self.lines.get(index)?;
+        let end = self.lines.get(index + 1).copied().unwrap_or(self.text.len());
+        self.text.get(start..end).map(|line| line.trim_end_matches(['\r', '\n']))
+    }
+}
+
+/// The text is left out: it may hold secrets.
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Reads all texts. `environment` gives the values of `${NAME}`. Every document without an error is in the snapshot;
+/// every problem of every document is among the findings, in the order of the files.
+#[must_use]
+pub fn parse(
+    sources: impl IntoIterator<Item = Source>,
+    environment: &dyn Fn(&str) -> Option<String>,
+) -> (Snapshot, Diagnostics) {
+    let mut reader =
+        Reader { snapshot: Snapshot::default(), findings: Diagnostics::new(), order: 0, environment };
+    for source in sources {
+        reader.source(&Arc::new(source));
+    }
+    (reader.snapshot, reader.findings)
+}
+
+struct Reader<'a> {
+    snapshot: Snapshot,
+    findings: Diagnostics,
+    order: usize,
+    environment: Environment<'a>,
+}
+
+impl Reader<'_> {
+    fn source(&mut self, source: &Arc<Source>) {
+        let before = self.findings.errors().count();
+        for (lines_before, text) in tree::documents(&source.text) {
+            if self.findings.errors().count() - before > MAX_ERRORS {
+                let message = format!("too many errors; the rest of {} is not read", quote(&source.name));
+                return self.findings.push(Diagnostic::error(message));
+            }
+            match tree::parse(text, lines_before) {
+                Ok(roots) => roots.iter().for_each(|root| self.object(source, root)),
+                Err(error) => self.findings.push(broken(source, text, error)),
+            }
+        }
+    }
+
+    /// Reads one object, or each of a list's.
+    fn object(&mut self, source: &Arc<Source>, node: &Node) {
+        let mut walk = Walk {
+            source,
+            resource: String::new(),
+            secret: text_field(node, "kind") == Some("Secret"),
+            environment: self.environment,
+            positions: [(String::new(), (node.line, node.column))].into(),
+            findings: Vec::new(),
+        };
+        if let Some(items) = list_items(node) {
+            return items.iter().for_each(|item| self.object(source, item));
+        }
+        walk.repeated_keys(node, "");
+        match identity(&mut walk, node) {
+            Some(served) => self.served(walk, node, served),
+            None => self.findings.extend(walk.findings),
+        }
+    }
+
+    fn served(&mut self, mut walk: Walk<'_>, node: &Node, served: &'static Served) {
+        let metadata = metadata(&mut walk, node, served);
+        let Shape::Object(shape) = &served.shape else { return };
+        let body = walk.object(shape, node, "", &["apiVersion", "kind", "metadata", "status"]);
+        let failed = walk.failed();
+        let origin = Origin {
+            kind: served.kind,
+            source: Arc::clone(walk.source),
+            start: (node.line, node.column),
+            positions: walk.positions,
+        };
+        self.findings.extend(walk.findings);
+        if let Some(metadata) = metadata.filter(|_| !failed) {
+            let draft = Draft { metadata, body, origin: Arc::new(origin), order: self.order };
+            self.order += 1;
+            self.findings.extend((served.file)(&mut self.snapshot, draft));
+        }
+    }
+}
+
+/// The parser's own complaint. It may repeat a piece of the text, which a Secret's must not.
+fn broken(source: &Source, text: &str, error: tree::SyntaxError) -> Diagnostic {
+    let secret = text.contains("Secret");
+    let quotes = error.message.contains(['`', '"', '\'']);
+    let message = match secret && quotes {
+        true => "this document is not valid YAML".to_owned(),
+        false => format!("this document is not valid YAML: {}", error.message),
+    };
+    let finding = Diagnostic::error(message);
+    if error.line == 0 {
+        return finding.help(format!("it is in {}", source.name));
+    }
+    let finding = finding.at(source.location(error.line, error.column));
+    match source.line(error.line) {
+        Some(line) if !secret => finding.snippet(line),
+        _ => finding,
+    }
+}
+
+/// The items, if the node is a List of objects.
+fn list_items(node: &Node) -> Option<&[Node]> {
+    let kind = text_field(node, "kind")?.strip_suffix("List")?;
+    let known = kind.is_empty() || SERVED.iter().any(|served| served.kind == kind);
+    match &field(node, "items")?.1.value {
+        Value::List(items) if known => Some(items),
+        _ => None,
+    }
+}
+
+/// Finds the kind. Says why there is none, and names kinds without meaning.
+fn identity(walk: &mut Walk<'_>, node: &Node) -> Option<&'static Served> {
+    if !matches!(node.value, Value::Map(_)) {
+        let finding = Diagnostic::error("this document is no Kubernetes object")
+            .help("write a mapping with `apiVersion`, `kind` and `metadata`, and `---` between objects");
+        walk.report(finding, (node.line, node.column), "");
+        return None;
+    }
+    let kind = required_text(walk, node, "kind");
+    let api_version = required_text(walk, node, "apiVersion");
+    let (kind, kind_at) = kind?;
+    let name =
+        field(node, "metadata").and_then(|(_, metadata)| text_field(metadata, "name")).unwrap_or("(unnamed)");
+    let namespace = field(node, "metadata").and_then(|(_, metadata)| text_field(metadata, "namespace"));
+    let namespaced = SERVED.iter().find(|served| served.kind == kind).is_none_or(|served| served.namespaced);
+    let namespace = namespace.unwrap_or(DEFAULT_NAMESPACE);
+    walk.resource = identify(&quote(kind), if namespaced { namespace } else { "" }, &quote(name));
+    let (api_version, version_at) = api_version?;
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    if let Some(served) = SERVED.iter().find(|served| served.kind == kind && served.group == group) {
+        if served.versions.contains(&version) {
+            return Some(served);
+        }
+        let finding = Diagnostic::error(format!("{kind} has no version `{}`", quote(version)))
+            .help(format!("write `apiVersion: {}`", versions(served).join("` or `")));
+        walk.report(finding, version_at, "apiVersion");
+        return None;
+    }
+    if NOT_SERVED.iter().any(|(known, kinds)| *known == group && kinds.contains(&kind)) {
+        let finding = Diagnostic::warning(format!("kind {kind} has no meaning here yet and is ignored"));
+        walk.report(finding, kind_at, "");
+        return None;
+    }
+    unknown_kind(walk, (kind, kind_at), (group, version_at));
+    None
+}
+
+fn unknown_kind(
+    walk: &mut Walk<'_>,
+    (kind, kind_at): (&str, (u32, u32)),
+    (group, version_at): (&str, (u32, u32)),
+) {
+    let served = SERVED.iter().find(|served| served.kind == kind);
+    let elsewhere = NOT_SERVED.iter().find(|(_, kinds)| kinds.contains(&kind)).map(|(group, _)| *group);
+    if let Some(right) = served.map(|served| served.group).or(elsewhere) {
+        let message = match group {
+            "" => format!("{kind} is not a kind of the core API group"),
+            _ => format!("{kind} is not a kind of the API group `{}`", quote(group)),
+        };
+        let help = match served {
+            Some(served) => format!("write `apiVersion: {}`", versions(served).join("` or `")),
+            None => format!("it belongs to `{right}`"),
+        };
+        return walk.report(Diagnostic::error(message).help(help), version_at, "apiVersion");
+    }
+    let groups =
+        || SERVED.iter().map(|served| served.group).chain(NOT_SERVED.iter().map(|(group, _)| *group));
+    let kinds = SERVED.iter().map(|served| served.kind);
+    let kinds = kinds.chain(NOT_SERVED.iter().flat_map(|(_, kinds)| kinds.iter().copied()));
+    let near = nearest(kind, kinds);
+    let foreign = !groups().any(|known| known == group) && nearest(group, groups()).is_none();
+    if near.is_none() && foreign {
+        let message = format!("kind {} of `{}` is not known here and is ignored", quote(kind), quote(group));
+        return walk.report(Diagnostic::warning(message), kind_at, "");
+    }
+    let help = match near {
+        Some(name) => format!("did you mean `{name}`?"),
+        None => {
+            let names: Vec<&str> = SERVED.iter().map(|served| served.kind).collect();
+            format!("kinds with a meaning here: {}", names.join(", "))
+        }
+    };
+    walk.report(Diagnostic::error(format!("unknown kind `{}`", quote(kind))).help(help), kind_at, "kind");
+}
+
+fn versions(served: &Served) -> Vec<String> {
+    let name = |version: &&str| match served.group {
+        "" => (*version).to_owned(),
+        group => format!("{group}/{version}"),
+    };
+    served.versions.iter().map(name).collect()
+}
+
+fn metadata(walk: &mut Walk<'_>, node: &Node, served: &Served) -> Option<Metadata> {
+    let Some((at, value)) = field(node, "metadata") else {
+        let finding =
+            Diagnostic::error("missing field `metadata`").help("every object needs `metadata.name`");
+        walk.report(finding, (node.line, node.column), "metadata");
+        return None;
+    };
+    walk.positions.insert("metadata".to_owned(), at);
+    let body = walk.object(&METADATA, value, "metadata", &[]);
+    let mut metadata: Metadata = serde_json::from_value(body).ok()?;
+    metadata.namespace = match (served.namespaced, metadata.namespace.as_str()) {
+        (false, _) => String::new(),
+        (true, "") => DEFAULT_NAMESPACE.to_owned(),
+        (true, _) => metadata.namespace,
+    };
+    walk.resource = identify(served.kind, &metadata.namespace, &metadata.name);
+    Some(metadata)
+}
+
+/// A field and the place of its key.
+fn field<'a>(node: &'a Node, name: &str) -> Option<((u32, u32), &'a Node)> {
+    let Value::Map(pairs) = &node.value else { return None };
+    pairs.iter().find(|(key, _)| key.name == name).map(|(key, value)| ((key.line, key.column), value))
+}
+
+fn text_field<'a>(node: &'a Node, name: &str) -> Option<&'a str> {
+    match &field(node, name)?.1.value {
+        Value::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn required_text<'a>(walk: &mut Walk<'_>, node: &'a Node, name: &str) -> Option<(&'a str, (u32, u32))> {
+    let (message, at) = match field(node, name) {
+        Some((_, value)) => match &value.value {
+            Value::Text(text) if !text.is_empty() => return Some((text, (value.line, value.column))),
+            _ => (format!("`{name}` must be a string"), (value.line, value.column)),
+        },
+        None => (format!("missing field `{name}`"), (node.line, node.column)),
+    };
+    let help = "every document is a Kubernetes object with `apiVersion`, `kind` and `metadata`";
+    walk.report(Diagnostic::error(message).help(help), at, name);
+    None
+}
