@@ -1,0 +1,96 @@
+# `make help` lists the targets.
+
+SHELL := /usr/bin/env bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+CARGO ?= cargo
+PYTHON ?= python3
+VENV := .venv
+VENV_READY := $(VENV)/.ready
+FILES ?= examples/basic/basic.yaml
+ARGS ?=
+FUZZ_SECONDS ?= 60
+DOCFLAGS := -D warnings
+
+say = @printf '\033[1m== %s\033[0m\n' "$(1)"
+
+.PHONY: help
+help: ## Show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "  make run FILES='a.yaml b.yaml' ARGS='--listen http=8080'   other resources, other flags"
+
+.PHONY: run
+run: ## Build and run the gateway of examples/basic on this machine (Ctrl-C ends it)
+	$(call say,building aigw; the first time takes a few minutes)
+	$(CARGO) build --profile quick --bin aigw
+	$(call say,aigw run $(FILES) $(ARGS))
+	@exec target/quick/aigw run $(FILES) $(ARGS)
+
+.PHONY: test
+test: lint unit doc ## Everything that must pass before a change is merged
+
+.PHONY: unit
+unit: $(VENV_READY) ## The tests: core, end to end with a real Envoy, the OpenAI SDK
+	$(call say,tests)
+	AIGW_TEST_STRICT=1 $(CARGO) test --no-fail-fast
+
+.PHONY: lint
+lint: fmt clippy bans ## Format, lints, banned dependencies
+
+.PHONY: fmt
+fmt:
+	$(call say,format)
+	@$(CARGO) fmt --version >/dev/null 2>&1 || { echo "rustfmt is missing; installing it"; rustup component add rustfmt; }
+	$(CARGO) fmt --check
+
+.PHONY: clippy
+clippy:
+	$(call say,lints)
+	@$(CARGO) clippy --version >/dev/null 2>&1 || { echo "clippy is missing; installing it"; rustup component add clippy; }
+	$(CARGO) clippy --all-targets -- -D warnings
+
+# The names are those of `bans` in deny.toml, which `make deny` checks in full.
+.PHONY: bans
+bans:
+	$(call say,banned dependencies)
+	@banned=$$(sed -n 's/.*{ crate = "\([^"]*\)".*/\1/p' deny.toml); test -n "$$banned"; \
+	found=$$($(CARGO) tree --locked --edges normal,build --prefix none --format '{p}' | cut -d' ' -f1 | sort -u \
+	  | grep -xF "$$banned" || true); \
+	if test -n "$$found"; then echo "banned in deny.toml, but depended on:" $$found; exit 1; else echo "none"; fi
+
+.PHONY: deny
+deny: ## Licences, advisories, sources and bans, with cargo-deny
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing; building it takes some minutes"; \
+	  $(CARGO) install --locked cargo-deny; }
+	$(CARGO) deny check
+
+.PHONY: doc
+doc: ## The library's documentation, without warnings
+	$(call say,documentation)
+	RUSTDOCFLAGS='$(DOCFLAGS)' $(CARGO) doc --no-deps --lib
+
+.PHONY: fuzz
+fuzz: ## Each fuzz target for FUZZ_SECONDS (60), with nightly Rust and cargo-fuzz
+	@test -d fuzz || { echo "there are no fuzz targets yet"; exit 1; }
+	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "nightly Rust is missing; installing it"; \
+	  rustup toolchain install nightly --profile minimal; }
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing; building it"; \
+	  $(CARGO) install --locked cargo-fuzz; }
+	@for target in $$($(CARGO) +nightly fuzz list); do \
+	  printf '== %s\n' "$$target"; $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
+
+.PHONY: venv
+venv: $(VENV_READY) ## The Python environment of the SDK tests
+
+$(VENV_READY): tests/python/requirements.txt
+	$(call say,Python environment in $(VENV))
+	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) has no working venv module; on Debian: apt install python3-venv"; exit 1; }
+	$(VENV)/bin/pip install --disable-pip-version-check --requirement $<
+	@touch $@
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf target fuzz/target $(VENV)
