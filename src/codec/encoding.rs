@@ -1,13 +1,17 @@
 //! L0. Content encodings of answers: <https://www.rfc-editor.org/rfc/rfc9110#section-8.4>.
 
 use std::fmt;
-use std::io::{self, BufRead, Read};
+use std::io::{self, Write};
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
-use flate2::bufread::MultiGzDecoder;
+use flate2::write::MultiGzDecoder;
 
-/// How much is decoded at once, in bytes.
+/// How much brotli output is decoded at once, in bytes.
 const PIECE: usize = 16 << 10;
+
+/// How much gzip input is decoded at once, in bytes. Deflate makes at most 1,032 bytes of one, so that this bounds what is
+/// held to about half a megabyte.
+const GZIP_PIECE: usize = 512;
 
 /// Why an encoded body cannot be read. After any error the decoder accepts nothing more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -15,9 +19,9 @@ pub enum DecodeError {
     /// The bytes are not what their encoding says, or go on after its end.
     #[error("the body is not valid {0}")]
     Malformed(Encoding),
-    /// The body ended within its encoding.
-    #[error("the {0} body ends too early")]
-    Truncated(Encoding),
+    /// The body ended within its encoding, or its last checksum is wrong.
+    #[error("the {0} body ends too early or is damaged")]
+    Incomplete(Encoding),
     /// One push decodes to more bytes than allowed.
     #[error("a piece of the body decodes to more than {limit} bytes")]
     TooLarge {
@@ -73,7 +77,7 @@ pub struct Decoder {
 
 enum Kind {
     Identity,
-    Gzip { decoder: Box<MultiGzDecoder<Pushed>>, empty: bool },
+    Gzip { decoder: Box<MultiGzDecoder<Decoded>>, empty: bool },
     Brotli { state: Box<Brotli>, progress: Progress },
 }
 
@@ -101,7 +105,7 @@ impl Decoder {
         let kind = match encoding {
             Encoding::Identity => Kind::Identity,
             Encoding::Gzip => {
-                Kind::Gzip { decoder: Box::new(MultiGzDecoder::new(Pushed::default())), empty: true }
+                Kind::Gzip { decoder: Box::new(MultiGzDecoder::new(Decoded::default())), empty: true }
             }
             Encoding::Brotli => {
                 let alloc = StandardAlloc::default;
@@ -148,8 +152,7 @@ impl Decoder {
             Kind::Identity => budget.give(input),
             Kind::Gzip { decoder, empty } => {
                 *empty = false;
-                decoder.get_mut().push(input);
-                gzip(decoder, &mut budget)
+                gzip(decoder, input, &mut budget)
             }
             Kind::Brotli { state, progress } => brotli(state, progress, input, &mut budget),
         };
@@ -166,11 +169,8 @@ impl Decoder {
         }
         let result = match &mut self.kind {
             Kind::Identity | Kind::Gzip { empty: true, .. } => Ok(()),
-            Kind::Gzip { decoder, .. } => {
-                decoder.get_mut().ended = true;
-                gzip(decoder, &mut Budget { left: 0, sink: &mut |_| () })
-            }
-            Kind::Brotli { progress: Progress::Inside, .. } => Err(Problem::Truncated),
+            Kind::Gzip { decoder, .. } => decoder.try_finish().map_err(|_| Problem::Incomplete),
+            Kind::Brotli { progress: Progress::Inside, .. } => Err(Problem::Incomplete),
             Kind::Brotli { .. } => Ok(()),
         };
         result.map_err(|problem| self.fail(problem))
@@ -179,7 +179,7 @@ impl Decoder {
     fn fail(&mut self, problem: Problem) -> DecodeError {
         let failure = match problem {
             Problem::Malformed => DecodeError::Malformed(self.encoding()),
-            Problem::Truncated => DecodeError::Truncated(self.encoding()),
+            Problem::Incomplete => DecodeError::Incomplete(self.encoding()),
             Problem::TooLarge => DecodeError::TooLarge { limit: self.limit },
         };
         self.failure = Some(failure);
@@ -195,7 +195,7 @@ impl fmt::Debug for Decoder {
 
 enum Problem {
     Malformed,
-    Truncated,
+    Incomplete,
     TooLarge,
 }
 
@@ -214,17 +214,24 @@ impl Budget<'_> {
     }
 }
 
-fn gzip(decoder: &mut MultiGzDecoder<Pushed>, budget: &mut Budget<'_>) -> Result<(), Problem> {
-    let mut buffer = [0; PIECE];
-    loop {
-        match decoder.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => budget.give(&buffer[..length])?,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Err(Problem::Truncated),
-            Err(_) => return Err(Problem::Malformed),
+fn gzip(decoder: &mut MultiGzDecoder<Decoded>, input: &[u8], budget: &mut Budget<'_>) -> Result<(), Problem> {
+    let mut pieces = input.chunks(GZIP_PIECE).peekable();
+    while let Some(piece) = pieces.next() {
+        decoder.get_mut().left = budget.left;
+        let mut result = decoder.write_all(piece);
+        if pieces.peek().is_none() {
+            // Decoded bytes that are ready may not wait for more input.
+            result = result.and_then(|()| decoder.flush());
         }
+        let decoded = decoder.get_mut();
+        budget.give(&decoded.bytes)?;
+        decoded.bytes.clear();
+        if decoded.too_large {
+            return Err(Problem::TooLarge);
+        }
+        result.map_err(|_| Problem::Malformed)?;
     }
+    Ok(())
 }
 
 fn brotli(
@@ -264,42 +271,29 @@ fn brotli(
     }
 }
 
-/// The input of the gzip decoder: what was pushed and not consumed so far.
+/// The output of the gzip decoder that was not handed on so far.
 #[derive(Debug, Default)]
-struct Pushed {
+struct Decoded {
     bytes: Vec<u8>,
-    at: usize,
-    ended: bool,
+    /// How many more bytes are allowed.
+    left: usize,
+    too_large: bool,
 }
 
-impl Pushed {
-    fn push(&mut self, input: &[u8]) {
-        self.bytes.drain(..self.at);
-        self.at = 0;
-        self.bytes.extend_from_slice(input);
-    }
-}
-
-impl BufRead for Pushed {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        if self.at == self.bytes.len() && !self.ended {
-            return Err(io::ErrorKind::WouldBlock.into());
+impl Write for Decoded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let within = bytes.len().min(self.left);
+        self.bytes.extend_from_slice(&bytes[..within]);
+        self.left -= within;
+        if within < bytes.len() {
+            self.too_large = true;
+            return Err(io::ErrorKind::QuotaExceeded.into());
         }
-        Ok(&self.bytes[self.at..])
+        Ok(within)
     }
 
-    fn consume(&mut self, amount: usize) {
-        self.at = self.bytes.len().min(self.at + amount);
-    }
-}
-
-impl Read for Pushed {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let from = self.fill_buf()?;
-        let length = from.len().min(into.len());
-        into[..length].copy_from_slice(&from[..length]);
-        self.consume(length);
-        Ok(length)
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
