@@ -3,7 +3,8 @@
 use std::io::Error;
 
 fn main() -> Result<(), Error> {
-    const PROTOS: [&str; 1] = ["proto/envoy/service/ext_proc/v3/external_processor.proto"];
+    const PROTOS: [&str; 2] =
+        ["proto/envoy/service/ext_proc/v3/external_processor.proto", "proto/grpc/health/v1/health.proto"];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"]).map_err(Error::other)?;
     tonic_prost_build::configure()

@@ -1,1 +1,12 @@
-//! Not written yet.
+//! L4. The external processor: Envoy's gRPC service on one side, [`crate::exchange`] on the other.
+//!
+//! One gRPC stream is one exchange. The reply stream is built on the inbound one: no task and no queue per stream, so
+//! dropping the stream drops the exchange, and the guard around it settles it.
+
+mod decode;
+mod encode;
+mod service;
+mod settle;
+
+pub use service::{Processor, SharedRuntime};
+pub use settle::{ActiveExchanges, Settler, settler};

@@ -1,7 +1,15 @@
-//! L0. The generated messages of Envoy's external processing protocol. No logic lives here; only `extproc` uses it.
+//! L0. The generated messages of the protocols spoken here. No logic lives here; only the edges use it.
 
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes, unused_qualifications)]
 
-tonic::include_proto!("envoy.service.ext_proc.v3");
+/// Envoy's external processing protocol.
+pub mod ext_proc {
+    tonic::include_proto!("envoy.service.ext_proc.v3");
+}
+
+/// The gRPC health checking protocol.
+pub mod health {
+    tonic::include_proto!("grpc.health.v1");
+}
 
 pub use envoy_types::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};

@@ -1,1 +1,182 @@
-//! Not written yet.
+//! L1. What happens to bodies between client and provider.
+//!
+//! Today both sides speak OpenAI's dialect, so that most bytes pass untouched: a request is edited in place where a backend
+//! wants another model or the gateway wants usage reported, and an answer is read for its usage.
+
+mod decoding;
+mod error;
+mod stream;
+mod unary;
+
+#[cfg(test)]
+mod tests;
+
+use bytes::Bytes;
+
+use self::decoding::Decoding;
+use crate::codec::encoding::DecodeError;
+use crate::codec::json::{self, Edit, NotAnObject};
+use crate::endpoint::Endpoint;
+use crate::headers::{HeaderEdits, Headers};
+use crate::mutation::{BodyChange, ResponsePhases};
+use crate::usage::TokenUsage;
+
+/// The new body of a request, or nothing where the client's own bytes will do. Bytes that are not edited stay as they are.
+pub fn request_body(
+    body: &[u8],
+    model: Option<&str>,
+    force_usage: bool,
+) -> Result<Option<Bytes>, NotAnObject> {
+    let model = model.map(json::quoted);
+    let mut edits = Vec::with_capacity(2);
+    if let Some(model) = &model {
+        edits.push(Edit { path: &["model"], value: Some(model) });
+    }
+    if force_usage {
+        edits.push(Edit { path: &["stream_options", "include_usage"], value: Some(b"true") });
+    }
+    if edits.is_empty() {
+        return Ok(None);
+    }
+    json::edit(body, &edits).map(|body| Some(body.into()))
+}
+
+/// Limits the encodings a provider may answer with to those that can be read here.
+pub fn accept_encoding(headers: &Headers, edits: &mut HeaderEdits) {
+    let Some(accepted) = headers.joined("accept-encoding") else { return };
+    let accepted = String::from_utf8_lossy(&accepted);
+    let codings = || accepted.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+    let readable = |coding: &&str| {
+        let name = coding.split(';').next().unwrap_or_default().trim();
+        ["gzip", "br", "identity"].iter().any(|known| known.eq_ignore_ascii_case(name))
+    };
+    if codings().all(|coding| readable(&coding)) {
+        return;
+    }
+    let kept: Vec<&str> = codings().filter(readable).collect();
+    edits.set("accept-encoding", if kept.is_empty() { "identity".to_owned() } else { kept.join(", ") });
+}
+
+/// What decides how an answer is read.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer {
+    /// The endpoint that was called.
+    pub endpoint: Endpoint,
+    /// The client asked for a stream.
+    pub streaming: bool,
+    /// The usage event of the stream is not for the client.
+    pub hide_usage: bool,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// How an answer is read, decided by its headers.
+#[derive(Debug)]
+pub struct Plan {
+    /// How Envoy is to send the rest.
+    pub phases: ResponsePhases,
+    /// Edits of the answer's headers.
+    pub headers: HeaderEdits,
+    /// Reads the body; none where nothing in it matters.
+    pub reader: Option<Reader>,
+}
+
+/// What was read from an answer so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// The latest counts reported.
+    pub usage: TokenUsage,
+    /// The model that the provider names, the latest if it changes.
+    pub model: Option<String>,
+    /// Stream events that carry something of the answer.
+    pub events: u64,
+    /// Length of their payloads together.
+    pub event_bytes: u64,
+    /// Length of the shortest: about what an event is long without any text.
+    pub shortest_event: u64,
+}
+
+impl Report {
+    /// An estimate of the tokens delivered, for streams that do not say. An event carries one token or more; where it
+    /// carries more, its length beyond that of the shortest event is text, of which four bytes make about one token.
+    pub fn delivered_tokens(&self) -> u64 {
+        let text = self.event_bytes.saturating_sub(self.events.saturating_mul(self.shortest_event));
+        self.events.max(text.div_ceil(4))
+    }
+}
+
+/// Bodies up to this length are asked for in one message; longer ones, or ones of unknown length, chunk by chunk.
+const MAX_BUFFERED: u64 = 1024 * 1024;
+
+/// Decides how an answer with these headers is read.
+pub fn plan(answer: &Answer, headers: &Headers) -> Plan {
+    let content_type = headers.text("content-type").unwrap_or_default();
+    let decoding = Decoding::of(headers.text("content-encoding").unwrap_or_default().trim());
+    let mut edits = HeaderEdits::default();
+    let reader = if !(200..300).contains(&answer.status) {
+        error::reader(answer, content_type, decoding, &mut edits)
+    } else if is_event_stream(content_type) {
+        Some(Reader::Stream(stream::Stream::new(decoding, answer.hide_usage, &mut edits)))
+    } else {
+        Some(Reader::Unary(unary::Unary::new(decoding)))
+    };
+    let length = headers.text("content-length").and_then(|length| length.parse::<u64>().ok());
+    let phases = match &reader {
+        None => ResponsePhases::None,
+        Some(Reader::Stream(_)) => ResponsePhases::Streamed,
+        // What is held until its end must not be followed by trailers, behind which no body can be sent any more.
+        Some(Reader::Error(_)) => ResponsePhases::Buffered,
+        Some(_) if length.is_some_and(|length| length <= MAX_BUFFERED) => ResponsePhases::Buffered,
+        Some(_) => ResponsePhases::Streamed,
+    };
+    if matches!(reader, Some(Reader::Stream(_) | Reader::Error(_))) && headers.contains("content-length") {
+        edits.remove("content-length");
+    }
+    Plan { phases, headers: edits, reader }
+}
+
+fn is_event_stream(content_type: &str) -> bool {
+    let kind = content_type.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("text/event-stream")
+}
+
+/// Reads one answer's body, chunk by chunk.
+#[derive(Debug)]
+pub enum Reader {
+    /// A JSON document, read for its usage and otherwise untouched.
+    Unary(unary::Unary),
+    /// Server-sent events, read for usage; the usage event is taken out where the client did not ask for it.
+    Stream(stream::Stream),
+    /// An error in no JSON, held until its end and wrapped.
+    Error(error::Wrapper),
+}
+
+impl Reader {
+    /// Takes the next chunk and says what becomes of it. After the chunk with `end` nothing is held back any more.
+    pub fn chunk(&mut self, chunk: Bytes, end: bool) -> Result<BodyChange, DecodeError> {
+        match self {
+            Self::Unary(reader) => {
+                reader.chunk(&chunk, end);
+                Ok(BodyChange::Keep)
+            }
+            Self::Stream(reader) => reader.chunk(chunk, end),
+            Self::Error(reader) => Ok(reader.chunk(&chunk, end)),
+        }
+    }
+
+    /// Takes over what was read of a body that ended without a chunk that said so.
+    pub fn finish(&mut self) {
+        if let Self::Unary(reader) = self {
+            reader.finish();
+        }
+    }
+
+    /// What was read so far.
+    pub fn report(&self) -> &Report {
+        match self {
+            Self::Unary(reader) => reader.report(),
+            Self::Stream(reader) => reader.report(),
+            Self::Error(reader) => reader.report(),
+        }
+    }
+}

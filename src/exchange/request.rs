@@ -1,0 +1,218 @@
+//! The client's side of an exchange: which endpoint, which rule, and what goes to the provider.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Exchange, Received, Sent, State, Step};
+use crate::auth;
+use crate::endpoint::Endpoint;
+use crate::headers::{HeaderEdits, Headers};
+use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
+use crate::runtime::{Gateway, Rule};
+use crate::translate;
+use crate::wire::openai::{self, RequestPeek};
+
+/// Names the model in route matches, labels and logs.
+pub const MODEL_HEADER: &str = "x-ai-eg-model";
+/// Proves to Envoy's route that the request was signed for it; see [`crate::config::Rule::routing_key`].
+pub const ROUTING_HEADER: &str = "x-ai-eg-route";
+/// The path the client used.
+pub const ORIGINAL_PATH_HEADER: &str = "x-ai-eg-original-path";
+/// The path the client used, under the name Envoy's access logs know.
+pub const ENVOY_ORIGINAL_PATH_HEADER: &str = "x-envoy-original-path";
+/// The answer to a model that no rule names.
+pub const NO_ROUTE: &str = "No matching route found. It is likely that the model specified your request is not configured in the Gateway";
+
+/// Headers of that prefix are the gateway's own and never believed from a client.
+const INTERNAL_PREFIX: &[u8] = b"x-ai-eg-";
+/// As long as a value that a route can match (Gateway API: 4,096).
+const MAX_MODEL_LENGTH: usize = 4096;
+/// How much of a client's text is repeated back to it.
+const MAX_ECHO: usize = 1024;
+
+impl Exchange {
+    pub(super) fn request_headers(&mut self, headers: Headers, end_of_stream: bool) -> (State, Step) {
+        let path = headers.text(":path").unwrap_or_default();
+        let Some(endpoint) = Endpoint::of_path(path.split('?').next().unwrap_or_default()) else {
+            let shown = &path[..path.floor_char_boundary(MAX_ECHO)];
+            let body = format!("unsupported path: {shown}");
+            return self.reply(LocalReply::text(404, "unsupported_path", body));
+        };
+        self.facts(|settlement| settlement.endpoint = Some(endpoint));
+        let Some(gateway) = self.gateway.clone() else {
+            let message = "the processor has no configuration for this gateway yet; try again shortly";
+            let body = openai::error_body("ServiceUnavailable", 503, message);
+            return self.reply(LocalReply::json(503, "no_configuration", body));
+        };
+        if endpoint == Endpoint::Models {
+            let body = gateway.models.body(headers.text(":authority"));
+            return self.reply(LocalReply::json(200, "models", body));
+        }
+        if headers.get(":method") != Some(b"POST") {
+            let message = format!("{} takes POST requests only", endpoint.path());
+            let body = openai::error_body("MethodNotAllowed", 405, &message);
+            let mut reply = LocalReply::json(405, "method_not_allowed", body);
+            reply.headers.push(("allow", "POST".to_owned()));
+            return self.reply(reply);
+        }
+        if end_of_stream {
+            return self.malformed("no_body", "malformed request: the request has no body");
+        }
+        if let Some(encoding) = headers.text("content-encoding").filter(|value| !value.eq_ignore_ascii_case("identity")) {
+            let shown: String = encoding.chars().take(64).collect();
+            let message = format!("the request body must not be compressed (content-encoding: {shown})");
+            let body = openai::error_body("UnsupportedMediaType", 415, &message);
+            return self.reply(LocalReply::json(415, "compressed_request", body));
+        }
+        if is_multipart(&headers) {
+            return self
+                .malformed("multipart", "malformed request: multipart body not supported for this endpoint");
+        }
+        (State::AwaitBody(Box::new(Received { gateway, endpoint, headers })), Step::default())
+    }
+
+    pub(super) fn request_body(&mut self, received: Received, body: &Bytes) -> (State, Step) {
+        let Received { gateway, endpoint, headers } = received;
+        let peek = match RequestPeek::parse(body) {
+            Ok(peek) => peek,
+            Err(error) => {
+                let message =
+                    format!("malformed request: failed to parse JSON for {}: {error}", endpoint.path());
+                return self.malformed("malformed_json", &message);
+            }
+        };
+        let model = peek.model.as_deref().unwrap_or_default();
+        if let Some(problem) = model_problem(model) {
+            return self.malformed("invalid_model", &problem);
+        }
+        let streaming = peek.stream && endpoint.streams();
+        self.facts(|settlement| {
+            settlement.original_model = Some(model.into());
+            settlement.request_model = Some(model.into());
+            settlement.streaming = streaming;
+            settlement.prompt_bytes = body.len() as u64;
+        });
+        let Some(rule) = select(&gateway, &headers, model) else {
+            if peek.model.is_none() {
+                let message = "malformed request: `model` is missing: name the model to be used";
+                return self.malformed("missing_model", message);
+            }
+            return self.reply(LocalReply::text(404, "no_route", NO_ROUTE));
+        };
+        self.send(&rule, endpoint, &headers, body, &peek)
+    }
+
+    /// Everything the request needs on its way to the rule's backend, in one reply.
+    fn send(
+        &mut self,
+        rule: &Arc<Rule>,
+        endpoint: Endpoint,
+        headers: &Headers,
+        body: &Bytes,
+        peek: &RequestPeek,
+    ) -> (State, Step) {
+        let backend = &rule.backend;
+        let model = peek.model.as_deref().unwrap_or_default();
+        let streaming = peek.stream && endpoint.streams();
+        let Some(target) = backend.target(endpoint) else {
+            let message = format!("the backend of model {model:?} does not serve {}", endpoint.path());
+            let body = openai::error_body("UnprocessableEntity", 422, &message);
+            return self.reply(LocalReply::json(422, "unsupported_endpoint", body));
+        };
+        let force_usage = streaming && !peek.include_usage;
+        let new_body = match translate::request_body(body, backend.model_override.as_deref(), force_usage) {
+            Ok(new_body) => new_body,
+            Err(error) => {
+                return self.malformed("malformed_json", &format!("malformed request: {error}"));
+            }
+        };
+        self.facts(|settlement| {
+            settlement.rule = Some(Arc::clone(rule));
+            if let Some(model) = &backend.model_override {
+                settlement.request_model = Some(Arc::clone(model));
+            }
+        });
+
+        let mut edits = HeaderEdits::default();
+        let path = headers.get_bytes(":path").unwrap_or_default();
+        edits.set(MODEL_HEADER, Bytes::copy_from_slice(model.as_bytes()));
+        edits.set(ORIGINAL_PATH_HEADER, path.clone());
+        edits.set(ENVOY_ORIGINAL_PATH_HEADER, path);
+        edits.set(ROUTING_HEADER, rule.routing_key.clone());
+        edits.set(":path", target);
+        if let Some(body) = &new_body {
+            edits.set("content-length", body.len().to_string());
+        }
+        strip_internal(headers, &mut edits);
+        translate::accept_encoding(headers, &mut edits);
+        auth::strip_client_credentials(headers, &mut edits);
+        backend.mutate_headers(headers, &mut edits);
+        if let Some(credential) = &backend.credential {
+            credential.sign(&mut edits);
+        }
+
+        let mut metadata = Metadata::default();
+        metadata.text("backend_name", &*backend.name);
+        if let Some(body) = &new_body {
+            metadata.number("content_length", body.len() as f64);
+        }
+        let change = Change {
+            headers: edits,
+            body: new_body.map_or(BodyChange::Keep, BodyChange::Replace),
+            clear_route_cache: true,
+            phases: None,
+            metadata,
+        };
+        let sent = Sent { endpoint, rule: Arc::clone(rule), streaming, hide_usage: force_usage };
+        (State::AwaitAnswer(Box::new(sent)), Step::Continue(change))
+    }
+}
+
+fn is_multipart(headers: &Headers) -> bool {
+    headers
+        .get("content-type")
+        .and_then(|value| value.get(..b"multipart/form-data".len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
+}
+
+/// Why a model's name cannot be put into a header, if it cannot.
+fn model_problem(model: &str) -> Option<String> {
+    if model.len() > MAX_MODEL_LENGTH {
+        let length = model.len();
+        return Some(format!(
+            "malformed request: `model` is {length} bytes long; at most {MAX_MODEL_LENGTH} are allowed"
+        ));
+    }
+    if model.bytes().any(|byte| byte < 0x20 || byte == 0x7f) {
+        return Some("malformed request: `model` must not hold control characters".to_owned());
+    }
+    None
+}
+
+/// The rule of the request, by the headers as Envoy's routes will see them: with the model, without anything of ours that the
+/// client sent.
+fn select(gateway: &Gateway, headers: &Headers, model: &str) -> Option<Arc<Rule>> {
+    let host = headers.text(":authority").unwrap_or_default();
+    gateway.select(host, |name| {
+        if name == MODEL_HEADER {
+            // Envoy drops a header that is set to nothing.
+            return (!model.is_empty()).then(|| model.as_bytes().into());
+        }
+        if name.as_bytes().starts_with(INTERNAL_PREFIX) {
+            return None;
+        }
+        headers.joined(name)
+    })
+}
+
+/// Removes what a client sent under the gateway's own names, except where it is overwritten anyway.
+fn strip_internal(headers: &Headers, edits: &mut HeaderEdits) {
+    for (name, _) in headers.iter().filter(|(name, _)| name.starts_with(INTERNAL_PREFIX)) {
+        if edits.set.iter().all(|(set, _)| set != name)
+            && let Ok(name) = std::str::from_utf8(name)
+        {
+            edits.remove(name.to_owned());
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The account of an exchange: who asked for what, who answered, what it cost, how it ended.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cost::CostFacts;
+use crate::endpoint::{self, Endpoint};
+use crate::mutation::Metadata;
+use crate::runtime::Rule;
+use crate::translate::Report;
+use crate::usage::TokenUsage;
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The provider's answer was delivered to its end, with a status of 2xx.
+    Completed,
+    /// The provider, or Envoy in its place, answered with another status.
+    ProviderError,
+    /// The gateway answered itself; the word says why.
+    Refused(&'static str),
+    /// Envoy answered before the request was complete.
+    AnsweredByEnvoy,
+    /// The client, the provider or Envoy went away in the middle, or the processor was stopped.
+    Interrupted,
+    /// Envoy's messages did not fit, or an answer could not be processed.
+    Violation,
+}
+
+impl Outcome {
+    /// One word for logs and metrics.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::ProviderError => "provider_error",
+            Self::Refused(_) => "refused",
+            Self::AnsweredByEnvoy => "answered_by_envoy",
+            Self::Interrupted => "interrupted",
+            Self::Violation => "violation",
+        }
+    }
+}
+
+/// The account. There is exactly one for each exchange.
+#[derive(Debug, Clone)]
+pub struct Settlement {
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The endpoint, if the path named one.
+    pub endpoint: Option<Endpoint>,
+    /// `namespace/name` of the Gateway.
+    pub gateway: Option<Arc<str>>,
+    /// The rule that served the request, once it was sent to a provider.
+    pub rule: Option<Arc<Rule>>,
+    /// The model the client asked for.
+    pub original_model: Option<Arc<str>>,
+    /// The model the provider was asked for.
+    pub request_model: Option<Arc<str>>,
+    /// The model the provider says it used.
+    pub response_model: Option<Arc<str>>,
+    /// Whether the client asked for a stream.
+    pub streaming: bool,
+    /// The status the client got.
+    pub status: Option<u16>,
+    /// Tokens, as reported or, where [`Settlement::estimated`] says so, as counted.
+    pub usage: TokenUsage,
+    /// The provider reported no usage; what was delivered was counted instead.
+    pub estimated: bool,
+    /// Length of the request body.
+    pub prompt_bytes: u64,
+    /// When the request came.
+    pub started: Instant,
+    /// When the first chunk of the answer's body came.
+    pub first_chunk: Option<Instant>,
+    /// When the answer was complete.
+    pub completed: Option<Instant>,
+    /// From the request to the end.
+    pub duration: Duration,
+}
+
+/// A token is about that many bytes of text. Only used where a provider reports nothing.
+const BYTES_PER_TOKEN: u64 = 4;
+
+impl Settlement {
+    pub(super) fn new(started: Instant) -> Self {
+        Self {
+            outcome: Outcome::Interrupted,
+            endpoint: None,
+            gateway: None,
+            rule: None,
+            original_model: None,
+            request_model: None,
+            response_model: None,
+            streaming: false,
+            status: None,
+            usage: TokenUsage::default(),
+            estimated: false,
+            prompt_bytes: 0,
+            started,
+            first_chunk: None,
+            completed: None,
+            duration: Duration::ZERO,
+        }
+    }
+
+    /// The value of `gen_ai.provider.name`.
+    pub fn provider(&self) -> Option<&'static str> {
+        self.rule.as_deref().map(|rule| endpoint::provider_name(rule.backend.schema))
+    }
+
+    /// Whether the provider was asked and gave what it was asked for.
+    pub fn succeeded(&self) -> bool {
+        self.outcome == Outcome::Completed
+    }
+
+    /// From the request to the first chunk of a streamed answer.
+    pub fn time_to_first_token(&self) -> Option<Duration> {
+        let first = self.first_chunk.filter(|_| self.streaming)?;
+        Some(first.saturating_duration_since(self.started))
+    }
+
+    /// The mean time between two tokens of a streamed answer.
+    pub fn time_per_output_token(&self) -> Option<Duration> {
+        let (first, completed) = (self.first_chunk.filter(|_| self.streaming)?, self.completed?);
+        let gaps = self.usage.output?.checked_sub(1).filter(|gaps| *gaps > 0)?;
+        Some(completed.saturating_duration_since(first).div_f64(gaps as f64))
+    }
+
+    /// Takes over what was read from the answer. An answer that was cut short, or that ends without saying what it used, is
+    /// counted by what was delivered.
+    pub(super) fn read(&mut self, report: &Report, cut_short: bool) {
+        self.response_model = report.model.as_deref().map(Into::into);
+        self.usage = report.usage;
+        let generates = self.endpoint.is_some_and(Endpoint::streams);
+        let answered = self.status.is_some_and(|status| (200..300).contains(&status));
+        if report.usage.is_empty() && answered && (cut_short || generates) {
+            let input = self.prompt_bytes.div_ceil(BYTES_PER_TOKEN);
+            let output = if generates { report.delivered_tokens() } else { 0 };
+            self.usage = TokenUsage {
+                input: Some(input),
+                output: Some(output),
+                total: Some(input + output),
+                ..TokenUsage::default()
+            };
+            self.estimated = true;
+        }
+    }
+
+    pub(super) fn close(&mut self, now: Instant) {
+        self.duration = self.completed.unwrap_or(now).saturating_duration_since(self.started);
+    }
+
+    /// The dynamic metadata of a successful exchange: nothing unless a cost is configured for it.
+    pub(super) fn metadata(&self, rule: &Rule) -> Metadata {
+        let mut metadata = Metadata::default();
+        if !self.succeeded() || rule.costs.is_empty() {
+            return metadata;
+        }
+        let model = self.request_model.as_deref().unwrap_or_default();
+        let facts = CostFacts { model, backend: &rule.backend.name, route_name: &rule.route, usage: self.usage };
+        for (key, cost) in rule.costs.evaluate(&facts) {
+            match cost {
+                Ok(cost) => metadata.number(key, cost as f64),
+                Err(error) => tracing::warn!(route = %rule.route, key, %error, "a cost cannot be computed"),
+            }
+        }
+        metadata.text("model_name_override", model);
+        metadata.text("ai_service_backend_name", rule.backend.service());
+        metadata.text("route_name", &*rule.route);
+        if let Some(model) = &self.response_model {
+            metadata.text("response_model", &**model);
+        }
+        if let Some(ttft) = self.time_to_first_token() {
+            metadata.number("token_latency_ttft", ttft.as_secs_f64() * 1e3);
+        }
+        if let Some(gap) = self.time_per_output_token() {
+            metadata.number("token_latency_itl", gap.as_secs_f64() * 1e3);
+        }
+        metadata
+    }
+}

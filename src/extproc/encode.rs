@@ -1,0 +1,132 @@
+//! [`Step`] -> Envoy's messages.
+
+use bytes::Bytes;
+
+use crate::exchange::{Phase, Step};
+use crate::headers::HeaderEdits;
+use crate::mutation::{BodyChange, Change, LocalReply, METADATA_NAMESPACE, Metadata, MetadataValue, ResponsePhases};
+use crate::proto::ext_proc as proto;
+use crate::proto::{Kind, Struct, Value};
+use crate::proto::ext_proc::common_response::ResponseStatus;
+use crate::proto::ext_proc::header_value_option::HeaderAppendAction;
+use crate::proto::ext_proc::processing_mode::{BodySendMode, HeaderSendMode};
+use crate::proto::ext_proc::processing_response::Response;
+
+/// The reply to a message of that phase.
+pub(super) fn response(phase: Phase, step: Step) -> proto::ProcessingResponse {
+    match step {
+        Step::Reply(reply) => proto::ProcessingResponse {
+            response: Some(Response::ImmediateResponse(immediate(reply))),
+            ..Default::default()
+        },
+        Step::Continue(change) => proceed(phase, change),
+    }
+}
+
+fn proceed(phase: Phase, change: Change) -> proto::ProcessingResponse {
+    let Change { headers, body, clear_route_cache, phases, metadata } = change;
+    let common = |headers, body, clear_route_cache| proto::CommonResponse {
+        status: ResponseStatus::Continue.into(),
+        header_mutation: header_mutation(headers),
+        body_mutation: body_mutation(body),
+        clear_route_cache,
+    };
+    let response = match phase {
+        Phase::RequestHeaders => Response::RequestHeaders(proto::HeadersResponse {
+            response: Some(common(headers, body, clear_route_cache)),
+        }),
+        Phase::RequestBody => Response::RequestBody(proto::BodyResponse {
+            response: Some(common(headers, body, clear_route_cache)),
+        }),
+        Phase::RequestTrailers => {
+            Response::RequestTrailers(proto::TrailersResponse { header_mutation: header_mutation(headers) })
+        }
+        Phase::ResponseHeaders => Response::ResponseHeaders(proto::HeadersResponse {
+            response: Some(common(headers, body, clear_route_cache)),
+        }),
+        Phase::ResponseBody => Response::ResponseBody(proto::BodyResponse {
+            response: Some(common(headers, body, clear_route_cache)),
+        }),
+        Phase::ResponseTrailers => {
+            Response::ResponseTrailers(proto::TrailersResponse { header_mutation: header_mutation(headers) })
+        }
+    };
+    proto::ProcessingResponse {
+        response: Some(response),
+        dynamic_metadata: dynamic_metadata(metadata),
+        mode_override: phases.map(mode),
+    }
+}
+
+fn header_mutation(edits: HeaderEdits) -> Option<proto::HeaderMutation> {
+    if edits.is_empty() {
+        return None;
+    }
+    let HeaderEdits { set, remove } = edits;
+    Some(proto::HeaderMutation {
+        set_headers: set.into_iter().map(|(name, value)| set_header(name, value)).collect(),
+        remove_headers: remove.into_iter().map(Into::into).collect(),
+    })
+}
+
+fn set_header(key: Bytes, raw_value: Bytes) -> proto::HeaderValueOption {
+    proto::HeaderValueOption {
+        header: Some(proto::HeaderValue { key, value: Bytes::new(), raw_value }),
+        append_action: HeaderAppendAction::OverwriteIfExistsOrAdd.into(),
+    }
+}
+
+fn body_mutation(change: BodyChange) -> Option<proto::BodyMutation> {
+    match change {
+        BodyChange::Keep => None,
+        BodyChange::Replace(body) => {
+            Some(proto::BodyMutation { mutation: Some(proto::body_mutation::Mutation::Body(body)) })
+        }
+    }
+}
+
+/// The trailers are asked for wherever the body is: a body that is followed by trailers has no last chunk that says so.
+fn mode(phases: ResponsePhases) -> proto::ProcessingMode {
+    let (body, trailers) = match phases {
+        ResponsePhases::None => (BodySendMode::None, HeaderSendMode::Skip),
+        ResponsePhases::Buffered => (BodySendMode::Buffered, HeaderSendMode::Send),
+        ResponsePhases::Streamed => (BodySendMode::Streamed, HeaderSendMode::Send),
+    };
+    proto::ProcessingMode {
+        response_header_mode: HeaderSendMode::Send.into(),
+        response_body_mode: body.into(),
+        response_trailer_mode: trailers.into(),
+        ..Default::default()
+    }
+}
+
+fn dynamic_metadata(metadata: Metadata) -> Option<Struct> {
+    if metadata.is_empty() {
+        return None;
+    }
+    let fields = metadata.0.into_iter().map(|(key, value)| {
+        let kind = match value {
+            MetadataValue::Number(number) => Kind::NumberValue(number),
+            MetadataValue::Text(text) => Kind::StringValue(text),
+        };
+        (key, Value { kind: Some(kind) })
+    });
+    let namespace = Struct { fields: fields.collect() };
+    let value = Value { kind: Some(Kind::StructValue(namespace)) };
+    Some(Struct { fields: [(METADATA_NAMESPACE.to_owned(), value)].into() })
+}
+
+fn immediate(reply: LocalReply) -> proto::ImmediateResponse {
+    let LocalReply { status, headers, body, details } = reply;
+    let mut edits = HeaderEdits::default();
+    for (name, value) in headers {
+        edits.set(name, value);
+    }
+    proto::ImmediateResponse {
+        status: Some(proto::HttpStatus { code: i32::from(status) }),
+        headers: header_mutation(edits),
+        body,
+        grpc_status: None,
+        details: details.to_owned(),
+    }
+}

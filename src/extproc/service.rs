@@ -1,0 +1,85 @@
+//! The tonic service.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use futures_util::{Stream, StreamExt, stream};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::settle::{Guard, Settler};
+use super::{decode, encode};
+use crate::exchange::{Exchange, Phase};
+use crate::proto::ext_proc::external_processor_server::ExternalProcessor;
+use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
+use crate::runtime::Runtime;
+
+/// The runtime that new exchanges start with; empty until a configuration was loaded.
+pub type SharedRuntime = Arc<ArcSwapOption<Runtime>>;
+
+/// Serves Envoy's external processing filter. An exchange keeps the runtime it began with until its end.
+#[derive(Debug, Clone)]
+pub struct Processor {
+    runtime: SharedRuntime,
+    settler: Settler,
+}
+
+impl Processor {
+    /// A service that takes its runtime from `runtime` and leaves its settlements with `settler`.
+    pub fn new(runtime: SharedRuntime, settler: Settler) -> Self {
+        Self { runtime, settler }
+    }
+}
+
+type Replies = Pin<Box<dyn Stream<Item = Result<ProcessingResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ExternalProcessor for Processor {
+    type ProcessStream = Replies;
+
+    async fn process(
+        &self,
+        request: Request<Streaming<ProcessingRequest>>,
+    ) -> Result<Response<Self::ProcessStream>, Status> {
+        let authority = request.extensions().get::<Authority>().map(|authority| authority.0.as_str());
+        let exchange = Exchange::new(self.runtime.load_full(), authority.unwrap_or_default(), Instant::now());
+        let guard = self.settler.guard(exchange);
+        Ok(Response::new(Box::pin(replies(request.into_inner(), guard))))
+    }
+}
+
+/// The `:authority` Envoy opened the stream with; it names the gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Authority(pub(crate) String);
+
+/// One reply for each message, for as long as Envoy sends some. A message that does not fit ends the stream with a status:
+/// never with OK, because Envoy lets the rest of a body pass unprocessed after that.
+fn replies(
+    inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin + 'static,
+    guard: Guard,
+) -> impl Stream<Item = Result<ProcessingResponse, Status>> + Send {
+    stream::unfold(Some((inbound, guard)), |state| async move {
+        let (mut inbound, mut guard) = state?;
+        let message = match inbound.next().await? {
+            Ok(message) => message,
+            // Envoy reset the stream: there is nobody left to answer.
+            Err(_) => return None,
+        };
+        match reply(message, &mut guard) {
+            Ok(response) => Some((Ok(response), Some((inbound, guard)))),
+            Err(status) => Some((Err(status), None)),
+        }
+    })
+}
+
+fn reply(message: ProcessingRequest, guard: &mut Guard) -> Result<ProcessingResponse, Status> {
+    let input = decode::input(message)
+        .ok_or_else(|| Status::invalid_argument("a processing request without a request"))?;
+    let phase = Phase::of(&input);
+    let step = guard.handle(input).map_err(|violation| {
+        tracing::warn!(%violation, "ending a processing stream");
+        Status::failed_precondition(violation.to_string())
+    })?;
+    Ok(encode::response(phase, step))
+}

@@ -1,0 +1,80 @@
+//! Settlement at the edge: every exchange is handed to the settler exactly once, whatever ends it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::exchange::{Exchange, Input, Settlement, Step, Violation};
+
+/// How many exchanges are being served by this process.
+#[derive(Debug, Clone, Default)]
+pub struct ActiveExchanges(Arc<AtomicU64>);
+
+impl ActiveExchanges {
+    /// The number at this moment.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Where guards leave settlements. Never blocks; what is left here is worked off by one task, in order.
+#[derive(Debug, Clone)]
+pub struct Settler {
+    settlements: mpsc::UnboundedSender<Settlement>,
+    active: ActiveExchanges,
+}
+
+/// A settler and the queue its settlements come out of. The queue ends once every exchange is settled and every clone
+/// of the settler is gone.
+pub fn settler() -> (Settler, mpsc::UnboundedReceiver<Settlement>) {
+    let (settlements, queue) = mpsc::unbounded_channel();
+    (Settler { settlements, active: ActiveExchanges::default() }, queue)
+}
+
+impl Settler {
+    /// The count of exchanges that are not settled yet.
+    pub fn active(&self) -> ActiveExchanges {
+        self.active.clone()
+    }
+
+    /// Takes charge of an exchange.
+    pub(super) fn guard(&self, exchange: Exchange) -> Guard {
+        self.active.0.fetch_add(1, Ordering::Relaxed);
+        Guard { exchange, settler: self.clone() }
+    }
+}
+
+/// Owns an exchange and settles it when it is over or, at the latest, when it is dropped: a gRPC stream that ends for any
+/// reason (client gone, provider gone, Envoy gone, shutdown) drops its guard.
+#[derive(Debug)]
+pub(super) struct Guard {
+    exchange: Exchange,
+    settler: Settler,
+}
+
+impl Guard {
+    /// Hands a message to the exchange, and settles it if that was the last.
+    pub(super) fn handle(&mut self, input: Input) -> Result<Step, Violation> {
+        let step = self.exchange.handle(input, Instant::now());
+        if step.is_err() || self.exchange.is_over() {
+            self.settle();
+        }
+        step
+    }
+
+    fn settle(&mut self) {
+        if let Some(settlement) = self.exchange.settle(Instant::now()) {
+            // The queue is gone only after the process was told to stop without waiting.
+            let _ = self.settler.settlements.send(settlement);
+            self.settler.active.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
