@@ -1,1 +1,7 @@
-//! Not written yet.
+//! L4. What the process tells of itself: logs, and metrics of every settled exchange.
+
+mod logs;
+mod metrics;
+
+pub use logs::{LogFormat, init_logs};
+pub use metrics::Metrics;

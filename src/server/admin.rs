@@ -1,0 +1,61 @@
+//! The admin listener: `/health` for probes, `/metrics` for Prometheus. Nothing here shows a secret.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use super::health::Health;
+use super::listen::{Listen, Listener, Stream};
+use crate::telemetry::Metrics;
+
+/// Serves until dropped.
+pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>) {
+    let routes = Router::new()
+        .route("/health", get(check).with_state(health))
+        .route("/metrics", get(scrape).with_state(metrics));
+    if let Err(error) = axum::serve(Incoming(listener), routes).await {
+        tracing::error!(%error, "the admin server failed");
+    }
+}
+
+async fn check(State(health): State<Health>) -> Response {
+    match health.problem() {
+        None => (StatusCode::OK, "OK\n").into_response(),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+    }
+}
+
+async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
+    match metrics.render() {
+        Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+struct Incoming(Listener);
+
+impl axum::serve::Listener for Incoming {
+    type Io = Stream;
+    type Addr = Listen;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            match self.0.accept().await {
+                Ok(stream) => return (stream, self.0.local().clone()),
+                Err(error) => {
+                    tracing::warn!(%error, "an admin connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        Ok(self.0.local().clone())
+    }
+}

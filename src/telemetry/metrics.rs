@@ -1,0 +1,172 @@
+//! Metrics, by OpenTelemetry's conventions for generative AI, exported for Prometheus.
+
+use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider};
+use opentelemetry::{KeyValue, Value};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use prometheus::{Encoder, Registry, TextEncoder};
+
+use crate::exchange::{Outcome, Settlement};
+use crate::extproc::ActiveExchanges;
+
+const SCOPE: &str = "envoyproxy/ai-gateway";
+
+/// The instruments of one process and the registry they are read from.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    // Dropping the provider would stop the instruments.
+    _provider: SdkMeterProvider,
+    token_usage: Histogram<f64>,
+    request_duration: Histogram<f64>,
+    time_to_first_token: Histogram<f64>,
+    time_per_output_token: Histogram<f64>,
+    exchanges: Counter<u64>,
+    estimated: Counter<u64>,
+}
+
+impl Metrics {
+    /// Fresh instruments; `active` is shown as a gauge. Fails only if the exporter cannot be built, which is a bug.
+    pub fn new(active: ActiveExchanges) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
+        let resource = Resource::builder().with_service_name("ai-gateway").build();
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+        let meter = provider.meter(SCOPE);
+        meter
+            .u64_observable_gauge("aigw.exchanges.active")
+            .with_description("Exchanges that are being served.")
+            .with_callback(move |gauge| gauge.observe(active.count(), &[]))
+            .build();
+        let seconds = |name, description, bounds: &[f64]| histogram(&meter, name, "s", description, bounds);
+        Ok(Self {
+            token_usage: histogram(
+                &meter,
+                "gen_ai.client.token.usage",
+                "{token}",
+                "Tokens of an exchange by class.",
+                &TOKENS,
+            ),
+            request_duration: seconds(
+                "gen_ai.server.request.duration",
+                "From the request to the end of the answer.",
+                &DURATIONS,
+            ),
+            time_to_first_token: seconds(
+                "gen_ai.server.time_to_first_token",
+                "From the request to the first chunk of a streamed answer.",
+                &FIRST_TOKENS,
+            ),
+            time_per_output_token: seconds(
+                "gen_ai.server.time_per_output_token",
+                "Mean time between two tokens of a streamed answer.",
+                &TOKEN_GAPS,
+            ),
+            exchanges: meter
+                .u64_counter("aigw.exchanges.settled")
+                .with_description("Exchanges settled, by outcome.")
+                .build(),
+            estimated: meter
+                .u64_counter("aigw.exchanges.estimated")
+                .with_description("Exchanges whose tokens were counted here because the provider reported none.")
+                .build(),
+            registry,
+            _provider: provider,
+        })
+    }
+
+    /// Counts one settled exchange.
+    pub fn record(&self, settlement: &Settlement) {
+        let outcome = settlement.outcome.word();
+        let reason = match settlement.outcome {
+            Outcome::Refused(reason) => reason,
+            _ => "",
+        };
+        self.exchanges.add(1, &[KeyValue::new("outcome", outcome), KeyValue::new("reason", reason)]);
+        // The others never reached a provider.
+        if settlement.rule.is_none() {
+            return;
+        }
+        let mut labels = labels(settlement);
+        if settlement.estimated {
+            self.estimated.add(1, &labels);
+        }
+        if !settlement.succeeded() {
+            labels.push(KeyValue::new("error.type", "_OTHER"));
+        }
+        self.request_duration.record(settlement.duration.as_secs_f64(), &labels);
+        if !settlement.succeeded() {
+            labels.pop();
+        }
+        if let Some(ttft) = settlement.time_to_first_token() {
+            self.time_to_first_token.record(ttft.as_secs_f64(), &labels);
+        }
+        if let Some(gap) = settlement.time_per_output_token() {
+            self.time_per_output_token.record(gap.as_secs_f64(), &labels);
+        }
+        let usage = &settlement.usage;
+        let classes = [
+            ("input", usage.input),
+            ("cached_input", usage.cached_input),
+            ("cache_creation_input", usage.cache_creation_input),
+            ("output", usage.output),
+            ("reasoning", usage.reasoning),
+        ];
+        for (class, count) in classes {
+            if let Some(count) = count {
+                labels.push(KeyValue::new("gen_ai.token.type", class));
+                self.token_usage.record(count as f64, &labels);
+                labels.pop();
+            }
+        }
+    }
+
+    /// Everything in Prometheus' text format, version 0.0.4.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn labels(settlement: &Settlement) -> Vec<KeyValue> {
+    let text = |value: Option<&str>| Value::from(value.filter(|text| !text.is_empty()).unwrap_or("unknown").to_owned());
+    let operation = settlement.endpoint.map_or("unknown", |endpoint| endpoint.operation());
+    let mut labels = Vec::with_capacity(7);
+    labels.extend([
+        KeyValue::new("gen_ai.operation.name", operation),
+        KeyValue::new("gen_ai.provider.name", settlement.provider().unwrap_or("unknown")),
+        KeyValue::new("gen_ai.original.model", text(settlement.original_model.as_deref())),
+        KeyValue::new("gen_ai.request.model", text(settlement.request_model.as_deref())),
+        KeyValue::new("gen_ai.response.model", text(settlement.response_model.as_deref())),
+    ]);
+    labels
+}
+
+fn histogram(
+    meter: &Meter,
+    name: &'static str,
+    unit: &'static str,
+    description: &'static str,
+    bounds: &[f64],
+) -> Histogram<f64> {
+    meter
+        .f64_histogram(name)
+        .with_unit(unit)
+        .with_description(description)
+        .with_boundaries(bounds.to_vec())
+        .build()
+}
+
+/// Bucket bounds as the conventions give them: powers of four.
+const TOKENS: [f64; 14] = [
+    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0,
+    16_777_216.0, 67_108_864.0,
+];
+const DURATIONS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+const FIRST_TOKENS: [f64; 21] = [
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0,
+    45.0, 60.0,
+];
+const TOKEN_GAPS: [f64; 13] = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];
