@@ -21,6 +21,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+pub use self::request::{
+    ENVOY_ORIGINAL_PATH_HEADER, MODEL_HEADER, NO_ROUTE, ORIGINAL_PATH_HEADER, ROUTING_HEADER,
+};
 pub use self::settlement::{Outcome, Settlement};
 use crate::endpoint::Endpoint;
 use crate::headers::Headers;
@@ -103,7 +106,8 @@ pub enum Violation {
 pub struct Exchange {
     gateway: Option<Arc<Gateway>>,
     state: State,
-    facts: Facts,
+    /// Taken when the exchange is settled; from then on nothing more is noted.
+    account: Option<Box<Settlement>>,
 }
 
 #[derive(Debug)]
@@ -156,13 +160,6 @@ struct Reading {
     reader: Reader,
 }
 
-/// What is known so far for the settlement.
-#[derive(Debug)]
-struct Facts {
-    settlement: Option<Box<Settlement>>,
-    last_chunk: Option<Instant>,
-}
-
 impl Exchange {
     /// An exchange with the gateway that `authority` names. Without a runtime, or with a name that it does not know, every
     /// request that would go to a provider is refused.
@@ -170,8 +167,7 @@ impl Exchange {
         let gateway = runtime.and_then(|runtime| runtime.gateway(authority));
         let mut settlement = Settlement::new(now);
         settlement.gateway = gateway.as_ref().map(|gateway| Arc::clone(&gateway.name));
-        let facts = Facts { settlement: Some(Box::new(settlement)), last_chunk: None };
-        Self { gateway, state: State::Start, facts }
+        Self { gateway, state: State::Start, account: Some(Box::new(settlement)) }
     }
 
     /// Takes one message; `now` is when it came.
@@ -193,7 +189,7 @@ impl Exchange {
             (State::Reading(reading), Input::ResponseBody { body, end_of_stream }) => {
                 self.response_body(*reading, body, end_of_stream, now)?
             }
-            (State::Reading(reading), Input::ResponseTrailers) => self.response_trailers(*reading, now)?,
+            (State::Reading(reading), Input::ResponseTrailers) => self.response_trailers(*reading, now),
             (
                 State::Passing,
                 Input::ResponseBody { .. } | Input::ResponseTrailers | Input::RequestBody { .. } | Input::RequestTrailers,
@@ -217,7 +213,7 @@ impl Exchange {
     /// The account of this exchange as of `now`, the first time this is called; an exchange that is not over counts as
     /// interrupted and is accounted with what was delivered so far.
     pub fn settle(&mut self, now: Instant) -> Option<Settlement> {
-        let mut settlement = self.facts.settlement.take()?;
+        let mut settlement = self.account.take()?;
         if let State::Reading(reading) = &self.state {
             settlement.read(reading.reader.report(), true);
         }
@@ -225,19 +221,19 @@ impl Exchange {
         Some(*settlement)
     }
 
-    fn facts(&mut self, record: impl FnOnce(&mut Settlement)) {
-        if let Some(settlement) = &mut self.facts.settlement {
-            record(settlement);
+    fn note(&mut self, fact: impl FnOnce(&mut Settlement)) {
+        if let Some(settlement) = &mut self.account {
+            fact(settlement);
         }
     }
 
     fn set_outcome(&mut self, outcome: Outcome) {
-        self.facts(|settlement| settlement.outcome = outcome);
+        self.note(|settlement| settlement.outcome = outcome);
     }
 
     /// Ends the exchange with an answer of the gateway's own.
     fn reply(&mut self, reply: LocalReply) -> (State, Step) {
-        self.facts(|settlement| {
+        self.note(|settlement| {
             settlement.outcome = Outcome::Refused(reply.details);
             settlement.status = Some(reply.status);
         });
@@ -250,6 +246,6 @@ impl Exchange {
 
     /// The metadata of a finished exchange: costs, if there are any, and what they are about.
     fn closing_metadata(&self, rule: &Rule) -> Metadata {
-        self.facts.settlement.as_deref().map(|settlement| settlement.metadata(rule)).unwrap_or_default()
+        self.account.as_deref().map(|settlement| settlement.metadata(rule)).unwrap_or_default()
     }
 }

@@ -8,5 +8,6 @@ mod encode;
 mod service;
 mod settle;
 
-pub use service::{Processor, SharedRuntime};
+pub(crate) use service::Authority;
+pub use service::Service;
 pub use settle::{ActiveExchanges, Settler, settler};

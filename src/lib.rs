@@ -7,7 +7,8 @@
 //!                                 └► Envoy bootstrap ─► standalone ─► envoy process
 //! ```
 //!
-//! Modules are listed bottom up. A module uses only modules of lower layers or of its own folder; the test
+//! Modules are listed bottom up. A module uses only modules of lower layers, of its own folder or, within L4 and L5,
+//! listed before it; the test
 //! `layers` enforces it. Layers L0 to L3 do no I/O and read no clock: what they need comes in as arguments.
 
 // L0: data and codecs
@@ -33,10 +34,14 @@ pub mod runtime;
 pub mod exchange;
 
 // L4: edges
-pub mod extproc;
-pub mod server;
 pub mod source;
+
+pub mod extproc;
+
 pub mod telemetry;
+
+pub mod server;
+
 pub mod testbackend;
 
 // L5: control plane

@@ -1,1 +1,216 @@
-//! Not written yet.
+//! L2. The configuration in the shape that requests read: compiled once, shared, never changed.
+
+mod backend;
+mod models;
+
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use self::backend::Backend;
+pub use self::models::ModelLists;
+use crate::config::{self, Config, CostType, HeaderMatchType};
+use crate::cost::{Cost, CostKind, CostSet};
+use crate::routing::{Condition, Entry, Router};
+
+/// Everything one processor serves.
+#[derive(Debug)]
+pub struct Runtime {
+    gateways: HashMap<String, Arc<Gateway>>,
+}
+
+/// A part of a configuration that cannot be served. The rest is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where in the document, as `gateways[0].rules[3]`.
+    pub at: String,
+    /// What is wrong with it.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.at, self.message)
+    }
+}
+
+/// What one gateway serves.
+#[derive(Debug)]
+pub struct Gateway {
+    /// `namespace/name`.
+    pub name: Arc<str>,
+    /// The bodies of its models lists.
+    pub models: ModelLists,
+    router: Router,
+    /// A rule that cannot be served is kept as nothing: its requests must not fall through to another rule.
+    rules: Vec<Option<Arc<Rule>>>,
+}
+
+/// A rule that sends all its requests to backends of one kind.
+#[derive(Debug)]
+pub struct Rule {
+    /// `namespace/name` of the route.
+    pub route: Arc<str>,
+    /// What is sent, and how.
+    pub backend: Arc<Backend>,
+    /// See [`config::Rule::routing_key`].
+    pub routing_key: Bytes,
+    /// What its requests cost.
+    pub costs: CostSet,
+}
+
+impl Runtime {
+    /// Compiles a document. What cannot be served comes back as problems, one for each item.
+    pub fn new(config: Config) -> (Self, Vec<Problem>) {
+        let mut problems = Vec::new();
+        let mut backends = HashMap::new();
+        for (index, backend) in config.backends.iter().enumerate() {
+            match Backend::new(backend) {
+                Ok(compiled) => {
+                    if backends.insert(backend.name.clone(), Arc::new(compiled)).is_some() {
+                        let message = format!("the name {:?} is used twice; the later one counts", backend.name);
+                        problems.push(Problem { at: format!("backends[{index}].name"), message });
+                    }
+                }
+                Err(error) => problems.push(Problem {
+                    at: format!("backends[{index}].{}", error.field),
+                    message: format!("{} ({})", error.message, backend.name),
+                }),
+            }
+        }
+        let mut gateways = HashMap::new();
+        for (index, gateway) in config.gateways.iter().enumerate() {
+            let at = format!("gateways[{index}]");
+            let compiled = Gateway::new(gateway, &at, &backends, &config, &mut problems);
+            if gateways.insert(gateway.authority.clone(), Arc::new(compiled)).is_some() {
+                let message = format!("the authority {:?} is used twice; the later one counts", gateway.authority);
+                problems.push(Problem { at: format!("{at}.authority"), message });
+            }
+        }
+        (Self { gateways }, problems)
+    }
+
+    /// The gateway of that `:authority`.
+    pub fn gateway(&self, authority: &str) -> Option<Arc<Gateway>> {
+        self.gateways.get(authority).cloned()
+    }
+}
+
+/// What a request is routed to.
+#[derive(Debug, Clone)]
+pub enum Route {
+    /// This rule.
+    Rule(Arc<Rule>),
+    /// A rule that cannot be served.
+    Broken,
+    /// No rule matches.
+    None,
+}
+
+impl Gateway {
+    fn new(
+        gateway: &config::Gateway,
+        at: &str,
+        backends: &HashMap<String, Arc<Backend>>,
+        config: &Config,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
+        let mut rules = Vec::with_capacity(gateway.rules.len());
+        for (index, rule) in gateway.rules.iter().enumerate() {
+            let at = format!("{at}.rules[{index}]");
+            let Some(backend) = backends.get(&rule.backend) else {
+                let message = format!("there is no usable backend {:?}", rule.backend);
+                problems.push(Problem { at: format!("{at}.backend"), message });
+                rules.push(None);
+                continue;
+            };
+            rules.push(Some(Arc::new(Rule {
+                route: rule.route.as_str().into(),
+                backend: Arc::clone(backend),
+                routing_key: rule.routing_key.clone().into(),
+                costs: costs(config, &rule.route, &at, problems),
+            })));
+        }
+        let mut hosts = Vec::with_capacity(gateway.hosts.len());
+        for (host_index, host) in gateway.hosts.iter().enumerate() {
+            let mut entries = Vec::with_capacity(host.matches.len());
+            for (index, rule_match) in host.matches.iter().enumerate() {
+                let at = format!("{at}.hosts[{host_index}].matches[{index}]");
+                match entry(rule_match) {
+                    Ok(entry) => entries.push(entry),
+                    Err(message) => problems.push(Problem { at, message }),
+                }
+            }
+            hosts.push((host.hostname.clone(), entries));
+        }
+        let router = Router::new(hosts);
+        Self { name: gateway.name.as_str().into(), models: ModelLists::new(&gateway.models), router, rules }
+    }
+
+    /// The rule of a request to `host` whose headers `header` gives, by lower-case name; several values of one header are
+    /// joined by commas, as Envoy's matchers see them.
+    pub fn select<'h>(&self, host: &str, header: impl Fn(&str) -> Option<Cow<'h, [u8]>>) -> Route {
+        let Some(index) = self.router.select(host, header) else { return Route::None };
+        match self.rules.get(index) {
+            Some(Some(rule)) => Route::Rule(Arc::clone(rule)),
+            _ => Route::Broken,
+        }
+    }
+}
+
+fn entry(rule_match: &config::RuleMatch) -> Result<Entry, String> {
+    let condition = |header: &config::HeaderMatch| match header.kind {
+        HeaderMatchType::Exact => Ok(Condition::exact(&header.name, &header.value)),
+        HeaderMatchType::RegularExpression => {
+            Condition::regex(&header.name, &header.value).map_err(|error| error.to_string())
+        }
+    };
+    let conditions = rule_match.headers.iter().map(condition).collect::<Result<_, String>>()?;
+    Ok(Entry { conditions, rule: rule_match.rule })
+}
+
+/// The costs of one route: its own, then the global ones. One that cannot be compiled is reported and left out.
+fn costs(config: &Config, route: &str, at: &str, problems: &mut Vec<Problem>) -> CostSet {
+    let mut set = CostSet::default();
+    let mut compile = |cost: &config::LlmRequestCost, what: String| match compile_cost(cost) {
+        Ok(compiled) => Some((cost.metadata_key.clone(), compiled)),
+        Err(message) => {
+            problems.push(Problem { at: what, message });
+            None
+        }
+    };
+    for (index, cost) in config.llm_request_costs.iter().enumerate().filter(|(_, cost)| cost.route_name == route) {
+        if let Some((key, compiled)) = compile(&cost.cost, format!("{at}: llmRequestCosts[{index}]")) {
+            set.push_route(key, cost.backend.clone(), cost.model.clone(), compiled);
+        }
+    }
+    for (index, cost) in config.global_llm_request_costs.iter().enumerate() {
+        if let Some((key, compiled)) = compile(cost, format!("{at}: globalLLMRequestCosts[{index}]")) {
+            set.push_global(key, compiled);
+        }
+    }
+    set
+}
+
+fn compile_cost(cost: &config::LlmRequestCost) -> Result<Cost, String> {
+    let kind = match cost.kind {
+        CostType::OutputToken => CostKind::Output,
+        CostType::InputToken => CostKind::Input,
+        CostType::CachedInputToken => CostKind::CachedInput,
+        CostType::CacheCreationInputToken => CostKind::CacheCreationInput,
+        CostType::TotalToken => CostKind::Total,
+        CostType::ReasoningToken => CostKind::Reasoning,
+        CostType::Cel => {
+            let expression = cost.cel.as_deref().ok_or("type CEL needs the expression in `cel`")?;
+            return Cost::cel(expression).map_err(|error| error.to_string());
+        }
+    };
+    Ok(Cost::tokens(kind))
+}
+

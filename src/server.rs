@@ -1,6 +1,7 @@
 //! L4. The processor as a running server: the gRPC listener, health, the admin listener, draining.
 
 mod admin;
+mod cut;
 mod health;
 pub mod listen;
 
@@ -8,11 +9,12 @@ use std::io;
 use std::time::Duration;
 
 use futures_util::stream;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tower::util::MapRequestLayer;
 
+use self::cut::Cuttable;
 pub use self::health::Health;
 pub use self::listen::Listen;
 use self::listen::{Listener, Stream};
@@ -40,7 +42,8 @@ pub struct Processor {
     admin: Option<Listen>,
     active: ActiveExchanges,
     health: Health,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
+    cut: CancellationToken,
     grpc: JoinHandle<()>,
     settling: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
@@ -56,7 +59,7 @@ impl Processor {
         let active = settler.active();
         let metrics = std::sync::Arc::new(Metrics::new(active.clone())?);
         let health = Health::new(slot.load().is_some());
-        let (stop, stopped) = watch::channel(false);
+        let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
 
         let listen = listener.local().clone();
         let admin = admin_listener.as_ref().map(|listener| listener.local().clone());
@@ -65,14 +68,14 @@ impl Processor {
             others.push(spawn(admin::serve(listener, health.clone(), std::sync::Arc::clone(&metrics))));
         }
         let processor = extproc::Service::new(slot, settler);
-        let grpc = spawn(serve_grpc(listener, processor, health.clone(), stopped));
+        let grpc = spawn(serve_grpc(listener, processor, health.clone(), stop.clone(), cut.clone()));
         let settling = spawn(async move {
             while let Some(settlement) = settlements.recv().await {
                 metrics.record(&settlement);
                 log_settlement(&settlement);
             }
         });
-        Ok(Self { listen, admin, active, health, stop, grpc, settling, others })
+        Ok(Self { listen, admin, active, health, stop, cut, grpc, settling, others })
     }
 
     /// Where Envoy connects, with the real port where 0 was asked for.
@@ -99,11 +102,12 @@ impl Processor {
     /// settles every one.
     pub async fn shutdown(self, grace: Duration) {
         self.begin_drain();
-        self.stop.send_replace(true);
-        let Self { mut grpc, settling, others, .. } = self;
+        let Self { stop, cut, mut grpc, settling, others, .. } = self;
+        stop.cancel();
         if tokio::time::timeout(grace, &mut grpc).await.is_err() {
-            grpc.abort();
-            // Aborting drops the connections, each stream drops its guard, and the last guard closes the queue.
+            // Each connection drops its streams, each stream its guard, and the last guard closes the queue.
+            cut.cancel();
+            // A panic in there was reported when it happened.
             let _ = grpc.await;
         }
         if tokio::time::timeout(Duration::from_secs(5), settling).await.is_err() {
@@ -137,11 +141,12 @@ async fn serve_grpc(
     listener: Listener,
     processor: extproc::Service,
     health: Health,
-    mut stopped: watch::Receiver<bool>,
+    stop: CancellationToken,
+    cut: CancellationToken,
 ) {
-    let incoming = stream::unfold(listener, |listener| async move {
-        let connection = accept(&listener).await;
-        Some((Ok::<_, io::Error>(connection), listener))
+    let incoming = stream::unfold((listener, cut), |(listener, cut)| async move {
+        let connection = Cuttable::new(accept(&listener).await, cut.clone());
+        Some((Ok::<_, io::Error>(connection), (listener, cut)))
     });
     let processor =
         ExternalProcessorServer::new(processor).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
@@ -156,10 +161,7 @@ async fn serve_grpc(
         .layer(MapRequestLayer::new(keep_authority))
         .add_service(processor)
         .add_service(HealthServer::new(health))
-        .serve_with_incoming_shutdown(incoming, async move {
-            // An error means that the processor was dropped, which stops it as well.
-            let _ = stopped.wait_for(|stopped| *stopped).await;
-        })
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the gRPC server failed");
@@ -186,10 +188,4 @@ fn keep_authority<B>(mut request: http::Request<B>) -> http::Request<B> {
         request.extensions_mut().insert(authority);
     }
     request
-}
-
-impl tonic::transport::server::Connected for Stream {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
 }

@@ -9,7 +9,7 @@ use crate::auth;
 use crate::endpoint::Endpoint;
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
-use crate::runtime::{Gateway, Rule};
+use crate::runtime::{Gateway, Route, Rule};
 use crate::translate;
 use crate::wire::openai::{self, RequestPeek};
 
@@ -39,7 +39,7 @@ impl Exchange {
             let body = format!("unsupported path: {shown}");
             return self.reply(LocalReply::text(404, "unsupported_path", body));
         };
-        self.facts(|settlement| settlement.endpoint = Some(endpoint));
+        self.note(|settlement| settlement.endpoint = Some(endpoint));
         let Some(gateway) = self.gateway.clone() else {
             let message = "the processor has no configuration for this gateway yet; try again shortly";
             let body = openai::error_body("ServiceUnavailable", 503, message);
@@ -87,20 +87,25 @@ impl Exchange {
             return self.malformed("invalid_model", &problem);
         }
         let streaming = peek.stream && endpoint.streams();
-        self.facts(|settlement| {
+        self.note(|settlement| {
             settlement.original_model = Some(model.into());
             settlement.request_model = Some(model.into());
             settlement.streaming = streaming;
             settlement.prompt_bytes = body.len() as u64;
         });
-        let Some(rule) = select(&gateway, &headers, model) else {
-            if peek.model.is_none() {
+        match select(&gateway, &headers, model) {
+            Route::Rule(rule) => self.send(&rule, endpoint, &headers, body, &peek),
+            Route::None if peek.model.is_none() => {
                 let message = "malformed request: `model` is missing: name the model to be used";
-                return self.malformed("missing_model", message);
+                self.malformed("missing_model", message)
             }
-            return self.reply(LocalReply::text(404, "no_route", NO_ROUTE));
-        };
-        self.send(&rule, endpoint, &headers, body, &peek)
+            Route::None => self.reply(LocalReply::text(404, "no_route", NO_ROUTE)),
+            Route::Broken => {
+                let message = "the route of this model has no usable backend; the gateway's log says why";
+                let body = openai::error_body("ServiceUnavailable", 503, message);
+                self.reply(LocalReply::json(503, "broken_rule", body))
+            }
+        }
     }
 
     /// Everything the request needs on its way to the rule's backend, in one reply.
@@ -127,7 +132,7 @@ impl Exchange {
                 return self.malformed("malformed_json", &format!("malformed request: {error}"));
             }
         };
-        self.facts(|settlement| {
+        self.note(|settlement| {
             settlement.rule = Some(Arc::clone(rule));
             if let Some(model) = &backend.model_override {
                 settlement.request_model = Some(Arc::clone(model));
@@ -192,7 +197,7 @@ fn model_problem(model: &str) -> Option<String> {
 
 /// The rule of the request, by the headers as Envoy's routes will see them: with the model, without anything of ours that the
 /// client sent.
-fn select(gateway: &Gateway, headers: &Headers, model: &str) -> Option<Arc<Rule>> {
+fn select(gateway: &Gateway, headers: &Headers, model: &str) -> Route {
     let host = headers.text(":authority").unwrap_or_default();
     gateway.select(host, |name| {
         if name == MODEL_HEADER {

@@ -18,7 +18,7 @@ impl Exchange {
     ) -> (State, Step) {
         let status = status(headers);
         let failed = !(200..300).contains(&status);
-        self.facts(|settlement| {
+        self.note(|settlement| {
             settlement.status = Some(status);
             settlement.outcome = if failed { Outcome::ProviderError } else { Outcome::Interrupted };
         });
@@ -33,8 +33,12 @@ impl Exchange {
         let change = Change { headers: plan.headers, phases: Some(plan.phases), ..Change::default() };
         let state = match plan.reader {
             Some(reader) => State::Reading(Box::new(Reading { rule: sent.rule, reader })),
-            // Nothing of it will be seen again, so this is all that can be said about it.
-            None => State::Over,
+            None => {
+                if !failed {
+                    self.set_outcome(Outcome::Completed);
+                }
+                State::Passing
+            }
         };
         (state, Step::Continue(change))
     }
@@ -60,16 +64,17 @@ impl Exchange {
     }
 
     /// Trailers end a body whose last chunk did not say that it was the last.
-    pub(super) fn response_trailers(&mut self, reading: Reading, now: Instant) -> Result<(State, Step), Violation> {
+    pub(super) fn response_trailers(&mut self, mut reading: Reading, now: Instant) -> (State, Step) {
+        reading.reader.finish();
         self.complete(&reading, now);
         let metadata = self.closing_metadata(&reading.rule);
-        Ok((State::Over, Step::Continue(Change { metadata, ..Change::default() })))
+        (State::Over, Step::Continue(Change { metadata, ..Change::default() }))
     }
 
     /// An answer of Envoy itself, given before the request was complete.
     pub(super) fn foreign_answer(&mut self, headers: &Headers) -> (State, Step) {
         let status = status(headers);
-        self.facts(|settlement| {
+        self.note(|settlement| {
             settlement.status = Some(status);
             settlement.outcome = Outcome::AnsweredByEnvoy;
         });
@@ -79,7 +84,7 @@ impl Exchange {
 
     fn read(&mut self, reading: &mut Reading, body: Bytes, end: bool) -> Result<BodyChange, Violation> {
         reading.reader.chunk(body, end).map_err(|error| {
-            self.facts(|settlement| {
+            self.note(|settlement| {
                 settlement.outcome = Outcome::Violation;
                 settlement.read(reading.reader.report(), true);
             });
@@ -88,7 +93,7 @@ impl Exchange {
     }
 
     fn complete(&mut self, reading: &Reading, now: Instant) {
-        self.facts(|settlement| {
+        self.note(|settlement| {
             if settlement.outcome == Outcome::Interrupted {
                 settlement.outcome = Outcome::Completed;
             }
@@ -98,7 +103,7 @@ impl Exchange {
     }
 
     fn chunk_came(&mut self, now: Instant) {
-        self.facts(|settlement| {
+        self.note(|settlement| {
             settlement.first_chunk.get_or_insert(now);
         });
     }

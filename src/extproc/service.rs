@@ -1,10 +1,8 @@
 //! The tonic service.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
 use futures_util::{Stream, StreamExt, stream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -13,29 +11,26 @@ use super::{decode, encode};
 use crate::exchange::{Exchange, Phase};
 use crate::proto::ext_proc::external_processor_server::ExternalProcessor;
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
-use crate::runtime::Runtime;
-
-/// The runtime that new exchanges start with; empty until a configuration was loaded.
-pub type SharedRuntime = Arc<ArcSwapOption<Runtime>>;
+use crate::source::Slot;
 
 /// Serves Envoy's external processing filter. An exchange keeps the runtime it began with until its end.
 #[derive(Debug, Clone)]
-pub struct Processor {
-    runtime: SharedRuntime,
+pub struct Service {
+    slot: Slot,
     settler: Settler,
 }
 
-impl Processor {
-    /// A service that takes its runtime from `runtime` and leaves its settlements with `settler`.
-    pub fn new(runtime: SharedRuntime, settler: Settler) -> Self {
-        Self { runtime, settler }
+impl Service {
+    /// A service whose exchanges begin with the runtime that is in `slot` then, and leave their settlements with `settler`.
+    pub fn new(slot: Slot, settler: Settler) -> Self {
+        Self { slot, settler }
     }
 }
 
 type Replies = Pin<Box<dyn Stream<Item = Result<ProcessingResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl ExternalProcessor for Processor {
+impl ExternalProcessor for Service {
     type ProcessStream = Replies;
 
     async fn process(
@@ -43,7 +38,7 @@ impl ExternalProcessor for Processor {
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
         let authority = request.extensions().get::<Authority>().map(|authority| authority.0.as_str());
-        let exchange = Exchange::new(self.runtime.load_full(), authority.unwrap_or_default(), Instant::now());
+        let exchange = Exchange::new(self.slot.load(), authority.unwrap_or_default(), Instant::now());
         let guard = self.settler.guard(exchange);
         Ok(Response::new(Box::pin(replies(request.into_inner(), guard))))
     }

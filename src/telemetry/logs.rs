@@ -4,6 +4,8 @@ use std::io::{IsTerminal, stderr};
 
 use tracing_subscriber::EnvFilter;
 
+use crate::exchange::{Outcome, Settlement};
+
 /// How a log line is written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -30,4 +32,35 @@ pub fn init_logs(level: &str, format: LogFormat) -> Result<(), String> {
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+/// One line for each settled exchange: who was asked, how it ended, what it used. No content, no credential.
+pub fn log_settlement(settlement: &Settlement) {
+    let rule = settlement.rule.as_deref();
+    let reason = match settlement.outcome {
+        Outcome::Refused(reason) => reason,
+        _ => "",
+    };
+    tracing::info!(
+        target: "aigw::exchange",
+        outcome = settlement.outcome.word(),
+        reason,
+        operation = settlement.endpoint.map_or("", |endpoint| endpoint.operation()),
+        status = settlement.status,
+        gateway = settlement.gateway.as_deref(),
+        route = rule.map(|rule| &*rule.route),
+        backend = rule.map(|rule| &*rule.backend.name),
+        model = settlement.original_model.as_deref(),
+        response_model = settlement.response_model.as_deref(),
+        streaming = settlement.streaming,
+        input_tokens = settlement.usage.input,
+        cached_input_tokens = settlement.usage.cached_input,
+        cache_creation_input_tokens = settlement.usage.cache_creation_input,
+        output_tokens = settlement.usage.output,
+        reasoning_tokens = settlement.usage.reasoning,
+        total_tokens = settlement.usage.total,
+        estimated = settlement.estimated,
+        duration_ms = settlement.duration.as_millis() as u64,
+        "exchange settled",
+    );
 }
