@@ -1,1 +1,119 @@
-//! Not written yet.
+//! The command line: what is asked for, and who does it.
+
+mod extproc;
+mod go_flags;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::server::Listen;
+use crate::telemetry::{LogFormat, init_logs};
+use crate::testbackend;
+
+/// An Envoy AI gateway: one endpoint for many model providers, with routing, credentials and token accounting.
+#[derive(Debug, Parser)]
+#[command(name = "aigw", version, propagate_version = true, max_term_width = 110)]
+struct Aigw {
+    #[command(flatten)]
+    logs: Logs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// How this process logs.
+#[derive(Debug, clap::Args)]
+struct Logs {
+    /// debug, info, warn or error; or a filter such as `warn,aigw::exchange=info`
+    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", env = "AIGW_LOG_LEVEL")]
+    log_level: String,
+    /// How a log line is written
+    #[arg(long, global = true, default_value = "text", value_name = "FORMAT", env = "AIGW_LOG_FORMAT")]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the external processor alone: Envoy connects to it over gRPC
+    Extproc(extproc::Options),
+    /// Run a stand-in for a model provider
+    Testbackend(TestbackendOptions),
+    /// Print the version
+    Version,
+}
+
+#[derive(Debug, clap::Args)]
+struct TestbackendOptions {
+    /// Where to listen: `:8080`, `127.0.0.1:8080` or `unix:///path`
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS", env = "LISTENER_ADDRESS")]
+    listen: Listen,
+    #[command(flatten)]
+    options: testbackend::Options,
+}
+
+/// What `aigw` does with these arguments.
+pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let Aigw { logs, command } = match Aigw::try_parse_from(arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => return usage(&error),
+    };
+    if let Err(error) = init_logs(&logs.log_level, logs.log_format) {
+        return fail(&anyhow::Error::msg(error));
+    }
+    finish(match command {
+        Command::Extproc(options) => block_on(extproc::run(options)),
+        Command::Testbackend(options) => block_on(run_testbackend(options)),
+        Command::Version => print_version(),
+    })
+}
+
+/// What `extproc` does with these arguments, which are in the syntax of Go's `flag` package.
+pub fn extproc(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let options = match extproc::GoFlags::try_parse_from(go_flags::translate(arguments)) {
+        Ok(parsed) => parsed,
+        Err(error) => return usage(&error),
+    };
+    if let Err(error) = init_logs(&options.log_level, options.log_format) {
+        return fail(&anyhow::Error::msg(error));
+    }
+    finish(block_on(extproc::run(options.into())))
+}
+
+async fn run_testbackend(TestbackendOptions { listen, options }: TestbackendOptions) -> anyhow::Result<()> {
+    let backend = testbackend::start(listen, options).await?;
+    tracing::info!(listen = %backend.local_addr(), "the test backend is ready");
+    extproc::stop_signal().await?;
+    Ok(())
+}
+
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+fn print_version() -> anyhow::Result<()> {
+    println!("aigw {}", env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+/// Runs the command on all cores.
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "logs may be off or in JSON; the reason for an exit is for people")]
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("error: {error:#}");
+    ExitCode::FAILURE
+}
+
+/// Help and version are no errors; everything else exits with 2, as is usual.
+fn usage(error: &clap::Error) -> ExitCode {
+    // Nothing can be said if this cannot be printed.
+    let _ = error.print();
+    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+}

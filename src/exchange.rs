@@ -177,7 +177,9 @@ impl Exchange {
             (State::Start, Input::RequestHeaders { headers, end_of_stream }) => {
                 self.request_headers(headers, end_of_stream)
             }
-            (State::AwaitBody(received), Input::RequestBody { body, .. }) => self.request_body(*received, &body),
+            (State::AwaitBody(received), Input::RequestBody { body, .. }) => {
+                self.request_body(*received, &body)
+            }
             (State::AwaitAnswer(sent), Input::RequestTrailers) => (State::AwaitAnswer(sent), Step::default()),
             (State::AwaitAnswer(sent), Input::ResponseHeaders { headers, end_of_stream }) => {
                 self.response_headers(*sent, &headers, end_of_stream)
@@ -192,7 +194,10 @@ impl Exchange {
             (State::Reading(reading), Input::ResponseTrailers) => self.response_trailers(*reading, now),
             (
                 State::Passing,
-                Input::ResponseBody { .. } | Input::ResponseTrailers | Input::RequestBody { .. } | Input::RequestTrailers,
+                Input::ResponseBody { .. }
+                | Input::ResponseTrailers
+                | Input::RequestBody { .. }
+                | Input::RequestTrailers,
             ) => (State::Passing, Step::default()),
             (state, input) => {
                 let violation =

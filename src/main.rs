@@ -1,2 +1,7 @@
 //! `aigw`: the gateway's command line.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ai_gateway::cli::aigw(std::env::args_os())
+}

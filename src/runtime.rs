@@ -74,7 +74,8 @@ impl Runtime {
             match Backend::new(backend) {
                 Ok(compiled) => {
                     if backends.insert(backend.name.clone(), Arc::new(compiled)).is_some() {
-                        let message = format!("the name {:?} is used twice; the later one counts", backend.name);
+                        let message =
+                            format!("the name {:?} is used twice; the later one counts", backend.name);
                         problems.push(Problem { at: format!("backends[{index}].name"), message });
                     }
                 }
@@ -89,7 +90,8 @@ impl Runtime {
             let at = format!("gateways[{index}]");
             let compiled = Gateway::new(gateway, &at, &backends, &config, &mut problems);
             if gateways.insert(gateway.authority.clone(), Arc::new(compiled)).is_some() {
-                let message = format!("the authority {:?} is used twice; the later one counts", gateway.authority);
+                let message =
+                    format!("the authority {:?} is used twice; the later one counts", gateway.authority);
                 problems.push(Problem { at: format!("{at}.authority"), message });
             }
         }
@@ -185,7 +187,9 @@ fn costs(config: &Config, route: &str, at: &str, problems: &mut Vec<Problem>) ->
             None
         }
     };
-    for (index, cost) in config.llm_request_costs.iter().enumerate().filter(|(_, cost)| cost.route_name == route) {
+    for (index, cost) in
+        config.llm_request_costs.iter().enumerate().filter(|(_, cost)| cost.route_name == route)
+    {
         if let Some((key, compiled)) = compile(&cost.cost, format!("{at}: llmRequestCosts[{index}]")) {
             set.push_route(key, cost.backend.clone(), cost.model.clone(), compiled);
         }
@@ -213,4 +217,3 @@ fn compile_cost(cost: &config::LlmRequestCost) -> Result<Cost, String> {
     };
     Ok(Cost::tokens(kind))
 }
-

@@ -148,8 +148,9 @@ async fn serve_grpc(
         let connection = Cuttable::new(accept(&listener).await, cut.clone());
         Some((Ok::<_, io::Error>(connection), (listener, cut)))
     });
-    let processor =
-        ExternalProcessorServer::new(processor).max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
+    let processor = ExternalProcessorServer::new(processor)
+        .max_decoding_message_size(usize::MAX)
+        .max_encoding_message_size(usize::MAX);
     let served = Server::builder()
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(16 << 20)

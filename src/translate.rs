@@ -113,26 +113,28 @@ pub fn plan(answer: &Answer, headers: &Headers) -> Plan {
     let content_type = headers.text("content-type").unwrap_or_default();
     let decoding = Decoding::of(headers.text("content-encoding").unwrap_or_default().trim());
     let mut edits = HeaderEdits::default();
-    let reader = if !(200..300).contains(&answer.status) {
-        error::reader(answer, content_type, decoding, &mut edits)
+    let kind = if !(200..300).contains(&answer.status) {
+        error::wrapper(answer, content_type, decoding, &mut edits).map(Kind::Error)
     } else if is_event_stream(content_type) {
-        Some(Reader::Stream(stream::Stream::new(decoding, answer.hide_usage, &mut edits)))
+        Some(Kind::Stream(stream::Stream::new(decoding, answer.hide_usage, &mut edits)))
     } else {
-        Some(Reader::Unary(unary::Unary::new(decoding)))
+        Some(Kind::Unary(unary::Unary::new(decoding)))
     };
     let length = headers.text("content-length").and_then(|length| length.parse::<u64>().ok());
-    let phases = match &reader {
+    let phases = match &kind {
         None => ResponsePhases::None,
-        Some(Reader::Stream(_)) => ResponsePhases::Streamed,
+        Some(Kind::Stream(_)) => ResponsePhases::Streamed,
         // What is held until its end must not be followed by trailers, behind which no body can be sent any more.
-        Some(Reader::Error(_)) => ResponsePhases::Buffered,
-        Some(_) if length.is_some_and(|length| length <= MAX_BUFFERED) => ResponsePhases::Buffered,
-        Some(_) => ResponsePhases::Streamed,
+        Some(Kind::Error(_)) => ResponsePhases::Buffered,
+        Some(Kind::Unary(_)) if length.is_some_and(|length| length <= MAX_BUFFERED) => {
+            ResponsePhases::Buffered
+        }
+        Some(Kind::Unary(_)) => ResponsePhases::Streamed,
     };
-    if matches!(reader, Some(Reader::Stream(_) | Reader::Error(_))) && headers.contains("content-length") {
+    if matches!(kind, Some(Kind::Stream(_) | Kind::Error(_))) && headers.contains("content-length") {
         edits.remove("content-length");
     }
-    Plan { phases, headers: edits, reader }
+    Plan { phases, headers: edits, reader: kind.map(Reader) }
 }
 
 fn is_event_stream(content_type: &str) -> bool {
@@ -142,7 +144,10 @@ fn is_event_stream(content_type: &str) -> bool {
 
 /// Reads one answer's body, chunk by chunk.
 #[derive(Debug)]
-pub enum Reader {
+pub struct Reader(Kind);
+
+#[derive(Debug)]
+enum Kind {
     /// A JSON document, read for its usage and otherwise untouched.
     Unary(unary::Unary),
     /// Server-sent events, read for usage; the usage event is taken out where the client did not ask for it.
@@ -154,29 +159,29 @@ pub enum Reader {
 impl Reader {
     /// Takes the next chunk and says what becomes of it. After the chunk with `end` nothing is held back any more.
     pub fn chunk(&mut self, chunk: Bytes, end: bool) -> Result<BodyChange, DecodeError> {
-        match self {
-            Self::Unary(reader) => {
+        match &mut self.0 {
+            Kind::Unary(reader) => {
                 reader.chunk(&chunk, end);
                 Ok(BodyChange::Keep)
             }
-            Self::Stream(reader) => reader.chunk(chunk, end),
-            Self::Error(reader) => Ok(reader.chunk(&chunk, end)),
+            Kind::Stream(reader) => reader.chunk(chunk, end),
+            Kind::Error(reader) => Ok(reader.chunk(&chunk, end)),
         }
     }
 
     /// Takes over what was read of a body that ended without a chunk that said so.
     pub fn finish(&mut self) {
-        if let Self::Unary(reader) = self {
+        if let Kind::Unary(reader) = &mut self.0 {
             reader.finish();
         }
     }
 
     /// What was read so far.
     pub fn report(&self) -> &Report {
-        match self {
-            Self::Unary(reader) => reader.report(),
-            Self::Stream(reader) => reader.report(),
-            Self::Error(reader) => reader.report(),
+        match &self.0 {
+            Kind::Unary(reader) => reader.report(),
+            Kind::Stream(reader) => reader.report(),
+            Kind::Error(reader) => reader.report(),
         }
     }
 }

@@ -59,7 +59,9 @@ impl Exchange {
         if end_of_stream {
             return self.malformed("no_body", "malformed request: the request has no body");
         }
-        if let Some(encoding) = headers.text("content-encoding").filter(|value| !value.eq_ignore_ascii_case("identity")) {
+        if let Some(encoding) =
+            headers.text("content-encoding").filter(|value| !value.eq_ignore_ascii_case("identity"))
+        {
             let shown: String = encoding.chars().take(64).collect();
             let message = format!("the request body must not be compressed (content-encoding: {shown})");
             let body = openai::error_body("UnsupportedMediaType", 415, &message);

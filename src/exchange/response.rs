@@ -28,7 +28,12 @@ impl Exchange {
             }
             return (State::Over, Step::default());
         }
-        let answer = Answer { endpoint: sent.endpoint, streaming: sent.streaming, hide_usage: sent.hide_usage, status };
+        let answer = Answer {
+            endpoint: sent.endpoint,
+            streaming: sent.streaming,
+            hide_usage: sent.hide_usage,
+            status,
+        };
         let plan = translate::plan(&answer, headers);
         let change = Change { headers: plan.headers, phases: Some(plan.phases), ..Change::default() };
         let state = match plan.reader {

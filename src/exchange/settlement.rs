@@ -157,7 +157,8 @@ impl Settlement {
             return metadata;
         }
         let model = self.request_model.as_deref().unwrap_or_default();
-        let facts = CostFacts { model, backend: &rule.backend.name, route_name: &rule.route, usage: self.usage };
+        let facts =
+            CostFacts { model, backend: &rule.backend.name, route_name: &rule.route, usage: self.usage };
         for (key, cost) in rule.costs.evaluate(&facts) {
             match cost {
                 Ok(cost) => metadata.number(key, cost as f64),

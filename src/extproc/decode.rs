@@ -29,7 +29,11 @@ pub(super) fn input(request: proto::ProcessingRequest) -> Option<Input> {
 }
 
 fn headers(map: Option<proto::HeaderMap>) -> Headers {
-    map.map(|map| map.headers).unwrap_or_default().into_iter().map(|header| (header.key, value(header.value, header.raw_value))).collect()
+    map.map(|map| map.headers)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|header| (header.key, value(header.value, header.raw_value)))
+        .collect()
 }
 
 /// Envoy fills either `value` or, by default, `raw_value`.

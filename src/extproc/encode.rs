@@ -4,13 +4,15 @@ use bytes::Bytes;
 
 use crate::exchange::{Phase, Step};
 use crate::headers::HeaderEdits;
-use crate::mutation::{BodyChange, Change, LocalReply, METADATA_NAMESPACE, Metadata, MetadataValue, ResponsePhases};
+use crate::mutation::{
+    BodyChange, Change, LocalReply, METADATA_NAMESPACE, Metadata, MetadataValue, ResponsePhases,
+};
 use crate::proto::ext_proc as proto;
-use crate::proto::{Kind, Struct, Value};
 use crate::proto::ext_proc::common_response::ResponseStatus;
 use crate::proto::ext_proc::header_value_option::HeaderAppendAction;
 use crate::proto::ext_proc::processing_mode::{BodySendMode, HeaderSendMode};
 use crate::proto::ext_proc::processing_response::Response;
+use crate::proto::{Kind, Struct, Value};
 
 /// The reply to a message of that phase.
 pub(super) fn response(phase: Phase, step: Step) -> proto::ProcessingResponse {

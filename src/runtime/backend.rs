@@ -37,7 +37,8 @@ pub(super) struct InvalidBackend {
 
 impl Backend {
     pub(super) fn new(config: &config::Backend) -> Result<Self, InvalidBackend> {
-        let config::Backend { name, model_name_override, schema, auth, header_mutation, body_mutation } = config;
+        let config::Backend { name, model_name_override, schema, auth, header_mutation, body_mutation } =
+            config;
         let invalid = |field, message| InvalidBackend { field, message };
         let credential = match auth {
             None => None,
@@ -46,14 +47,19 @@ impl Backend {
             ),
             // Sending without the credential that was configured would be worse than not sending.
             Some(config::Auth { api_key: None }) => {
-                return Err(invalid("auth", "this kind of credential is not supported yet; use apiKey".into()));
+                return Err(invalid(
+                    "auth",
+                    "this kind of credential is not supported yet; use apiKey".into(),
+                ));
             }
         };
         if body_mutation.is_some() {
             return Err(invalid("httpBodyMutation", "body mutations are not supported yet".into()));
         }
         let mutation = header_mutation.clone().unwrap_or_default();
-        let own = |name: &str| name.starts_with(':') || name.starts_with("x-ai-eg-") || name == "x-envoy-original-path";
+        let own = |name: &str| {
+            name.starts_with(':') || name.starts_with("x-ai-eg-") || name == "x-envoy-original-path"
+        };
         let set_headers = mutation
             .set
             .iter()

@@ -32,7 +32,8 @@ impl ModelLists {
     pub fn body(&self, host: Option<&str>) -> Bytes {
         let Some(host) = host.filter(|_| !self.by_host.is_empty()) else { return self.all.clone() };
         let host = without_port(host).to_ascii_lowercase();
-        let wildcard = || host.split_once('.').and_then(|(_, suffix)| self.by_host.get(&format!("*.{suffix}")));
+        let wildcard =
+            || host.split_once('.').and_then(|(_, suffix)| self.by_host.get(&format!("*.{suffix}")));
         self.by_host.get(&host).or_else(wildcard).unwrap_or(&self.unscoped).clone()
     }
 }

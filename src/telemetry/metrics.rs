@@ -68,7 +68,9 @@ impl Metrics {
                 .build(),
             estimated: meter
                 .u64_counter("aigw.exchanges.estimated")
-                .with_description("Exchanges whose tokens were counted here because the provider reported none.")
+                .with_description(
+                    "Exchanges whose tokens were counted here because the provider reported none.",
+                )
                 .build(),
             registry,
             _provider: provider,
@@ -130,7 +132,9 @@ impl Metrics {
 }
 
 fn labels(settlement: &Settlement) -> Vec<KeyValue> {
-    let text = |value: Option<&str>| Value::from(value.filter(|text| !text.is_empty()).unwrap_or("unknown").to_owned());
+    let text = |value: Option<&str>| {
+        Value::from(value.filter(|text| !text.is_empty()).unwrap_or("unknown").to_owned())
+    };
     let operation = settlement.endpoint.map_or("unknown", |endpoint| endpoint.operation());
     let mut labels = Vec::with_capacity(7);
     labels.extend([
@@ -160,13 +164,25 @@ fn histogram(
 
 /// Bucket bounds as the conventions give them: powers of four.
 const TOKENS: [f64; 14] = [
-    1.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0, 65536.0, 262_144.0, 1_048_576.0, 4_194_304.0,
-    16_777_216.0, 67_108_864.0,
+    1.0,
+    4.0,
+    16.0,
+    64.0,
+    256.0,
+    1024.0,
+    4096.0,
+    16384.0,
+    65536.0,
+    262_144.0,
+    1_048_576.0,
+    4_194_304.0,
+    16_777_216.0,
+    67_108_864.0,
 ];
 const DURATIONS: [f64; 14] =
     [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 const FIRST_TOKENS: [f64; 21] = [
-    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0, 30.0,
-    45.0, 60.0,
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 15.0, 20.0,
+    30.0, 45.0, 60.0,
 ];
 const TOKEN_GAPS: [f64; 13] = [0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5];

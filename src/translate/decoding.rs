@@ -26,7 +26,8 @@ impl Decoding {
         if coding.is_empty() || coding.eq_ignore_ascii_case("identity") {
             return Self::Identity;
         }
-        Decoder::new(coding.as_bytes(), MAX_DECODED_CHUNK).map_or(Self::Unknown, |decoder| Self::Compressed(Box::new(decoder)))
+        Decoder::new(coding.as_bytes(), MAX_DECODED_CHUNK)
+            .map_or(Self::Unknown, |decoder| Self::Compressed(Box::new(decoder)))
     }
 
     pub(super) fn is_compressed(&self) -> bool {

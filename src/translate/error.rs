@@ -6,20 +6,21 @@ use crate::endpoint::Endpoint;
 use crate::headers::HeaderEdits;
 use crate::mutation::BodyChange;
 use crate::translate::decoding::Decoding;
-use crate::translate::{Answer, Reader, Report};
+use crate::translate::{Answer, Report};
 use crate::wire::openai;
 
 /// As much of an error's text is repeated to the client, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// A reader for an answer with an error status: none where the client understands the body as it is.
-pub(super) fn reader(
+/// The wrapper for an answer with an error status: none where the client understands the body as it is.
+pub(super) fn wrapper(
     answer: &Answer,
     content_type: &str,
     decoding: Decoding,
     edits: &mut HeaderEdits,
-) -> Option<Reader> {
-    let is_json = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().ends_with("json");
+) -> Option<Wrapper> {
+    let is_json =
+        content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().ends_with("json");
     let wraps = matches!(answer.endpoint, Endpoint::ChatCompletions | Endpoint::Embeddings);
     if is_json || !wraps || decoding.is_unknown() {
         return None;
@@ -28,13 +29,12 @@ pub(super) fn reader(
     if decoding.is_compressed() {
         edits.remove("content-encoding");
     }
-    let wrapper = Wrapper { status: answer.status, decoding, message: Vec::new(), report: Report::default() };
-    Some(Reader::Error(wrapper))
+    Some(Wrapper { status: answer.status, decoding, message: Vec::new(), report: Report::default() })
 }
 
 /// Holds an error's text and gives it to the client as `OpenAIBackendError` in JSON.
 #[derive(Debug)]
-pub struct Wrapper {
+pub(super) struct Wrapper {
     status: u16,
     decoding: Decoding,
     message: Vec<u8>,

@@ -20,7 +20,7 @@ const MAX_EVENT: usize = 16 * 1024 * 1024;
 /// Reads usage out of a stream of events. Where the usage event is to be hidden, an incomplete event is held until its end,
 /// because it might be the one; everything else passes as it came, at once.
 #[derive(Debug)]
-pub struct Stream {
+pub(super) struct Stream {
     decoding: Decoding,
     /// The client gets the decoded bytes: something may have to be taken out of a compressed stream.
     rewrites: bool,

@@ -13,7 +13,7 @@ const MAX_MEMBER: usize = 64 * 1024;
 /// Reads `usage` and `model` out of a JSON document of any size, holding only those. The document itself always passes as
 /// it is, whatever is wrong with it.
 #[derive(Debug)]
-pub struct Unary {
+pub(super) struct Unary {
     decoding: Decoding,
     scanner: MemberScanner,
     report: Report,
