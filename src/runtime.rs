@@ -16,7 +16,7 @@ use bytes::Bytes;
 pub use self::backend::Backend;
 pub use self::models::ModelLists;
 use crate::config::{self, Config, CostType, HeaderMatchType};
-use crate::cost::{Cost, CostKind, CostSet};
+use crate::cost::{Cost, CostKind, CostSet, RouteCost};
 use crate::routing::{Condition, Entry, Router};
 
 /// Everything one processor serves.
@@ -179,27 +179,25 @@ fn entry(rule_match: &config::RuleMatch) -> Result<Entry, String> {
 
 /// The costs of one route: its own, then the global ones. One that cannot be compiled is reported and left out.
 fn costs(config: &Config, route: &str, at: &str, problems: &mut Vec<Problem>) -> CostSet {
-    let mut set = CostSet::default();
-    let mut compile = |cost: &config::LlmRequestCost, what: String| match compile_cost(cost) {
-        Ok(compiled) => Some((cost.metadata_key.clone(), compiled)),
-        Err(message) => {
-            problems.push(Problem { at: what, message });
-            None
-        }
+    let mut compile = |cost: &config::LlmRequestCost, what: String| {
+        compile_cost(cost).map_err(|message| problems.push(Problem { at: what, message })).ok()
     };
-    for (index, cost) in
-        config.llm_request_costs.iter().enumerate().filter(|(_, cost)| cost.route_name == route)
-    {
-        if let Some((key, compiled)) = compile(&cost.cost, format!("{at}: llmRequestCosts[{index}]")) {
-            set.push_route(key, cost.backend.clone(), cost.model.clone(), compiled);
-        }
-    }
-    for (index, cost) in config.global_llm_request_costs.iter().enumerate() {
-        if let Some((key, compiled)) = compile(cost, format!("{at}: globalLLMRequestCosts[{index}]")) {
-            set.push_global(key, compiled);
-        }
-    }
-    set
+    let own = config.llm_request_costs.iter().enumerate().filter(|(_, cost)| cost.route_name == route);
+    let route = own.filter_map(|(index, config)| {
+        let cost = compile(&config.cost, format!("{at}: llmRequestCosts[{index}]"))?;
+        Some(RouteCost {
+            metadata_key: config.cost.metadata_key.clone(),
+            backend: config.backend.clone(),
+            model: config.model.clone(),
+            cost,
+        })
+    });
+    let route = route.collect();
+    let global = config.global_llm_request_costs.iter().enumerate().filter_map(|(index, config)| {
+        let cost = compile(config, format!("{at}: globalLLMRequestCosts[{index}]"))?;
+        Some((config.metadata_key.clone(), cost))
+    });
+    CostSet { route, global: global.collect() }
 }
 
 fn compile_cost(cost: &config::LlmRequestCost) -> Result<Cost, String> {
@@ -210,10 +208,7 @@ fn compile_cost(cost: &config::LlmRequestCost) -> Result<Cost, String> {
         CostType::CacheCreationInputToken => CostKind::CacheCreationInput,
         CostType::TotalToken => CostKind::Total,
         CostType::ReasoningToken => CostKind::Reasoning,
-        CostType::Cel => {
-            let expression = cost.cel.as_deref().ok_or("type CEL needs the expression in `cel`")?;
-            return Cost::cel(expression).map_err(|error| error.to_string());
-        }
+        CostType::Cel => CostKind::Cel(cost.cel.as_deref().ok_or("type CEL needs the expression in `cel`")?),
     };
-    Ok(Cost::tokens(kind))
+    Cost::new(kind).map_err(|error| error.to_string())
 }

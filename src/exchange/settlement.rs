@@ -158,7 +158,7 @@ impl Settlement {
         }
         let model = self.request_model.as_deref().unwrap_or_default();
         let facts =
-            CostFacts { model, backend: &rule.backend.name, route_name: &rule.route, usage: self.usage };
+            CostFacts { model, backend: &rule.backend.name, route_name: &rule.route, usage: &self.usage };
         for (key, cost) in rule.costs.evaluate(&facts) {
             match cost {
                 Ok(cost) => metadata.number(key, cost as f64),
