@@ -38,7 +38,7 @@ enum Command {
     /// Run the external processor alone: Envoy connects to it over gRPC
     Extproc(extproc::Options),
     /// Run a stand-in for a model provider
-    Testbackend(TestbackendOptions),
+    Testbackend(Box<TestbackendOptions>),
     /// Print the version
     Version,
 }
@@ -63,7 +63,7 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     finish(match command {
         Command::Extproc(options) => block_on(extproc::run(options)),
-        Command::Testbackend(options) => block_on(run_testbackend(options)),
+        Command::Testbackend(options) => block_on(run_testbackend(*options)),
         Command::Version => print_version(),
     })
 }

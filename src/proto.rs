@@ -1,6 +1,13 @@
 //! L0. The generated messages of the protocols spoken here. No logic lives here; only the edges use it.
 
-#![allow(missing_docs, unreachable_pub, clippy::all, clippy::allow_attributes, unused_qualifications)]
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::too_many_lines,
+    clippy::allow_attributes,
+    unused_qualifications
+)]
 
 /// Envoy's external processing protocol.
 pub mod ext_proc {

@@ -3,9 +3,6 @@
 mod backend;
 mod models;
 
-#[cfg(test)]
-mod tests;
-
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;

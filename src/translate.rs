@@ -8,9 +8,6 @@ mod error;
 mod stream;
 mod unary;
 
-#[cfg(test)]
-mod tests;
-
 use bytes::Bytes;
 
 use self::decoding::Decoding;

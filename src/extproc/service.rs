@@ -56,11 +56,8 @@ fn replies(
 ) -> impl Stream<Item = Result<ProcessingResponse, Status>> + Send {
     stream::unfold(Some((inbound, guard)), |state| async move {
         let (mut inbound, mut guard) = state?;
-        let message = match inbound.next().await? {
-            Ok(message) => message,
-            // Envoy reset the stream: there is nobody left to answer.
-            Err(_) => return None,
-        };
+        // An error means that Envoy reset the stream: there is nobody left to answer.
+        let Ok(message) = inbound.next().await? else { return None };
         match reply(message, &mut guard) {
             Ok(response) => Some((Ok(response), Some((inbound, guard)))),
             Err(status) => Some((Err(status), None)),

@@ -86,7 +86,7 @@ impl Stream {
         let mut too_long = false;
         // Two fields are borrowed at once: the splitter by its events, the rest by `observe`.
         let Self { splitter, report, hide_usage, .. } = self;
-        for event in splitter.feed(text.clone()) {
+        for event in splitter.feed(text) {
             let Ok(event) = event else {
                 too_long = true;
                 break;
