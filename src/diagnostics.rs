@@ -177,7 +177,7 @@ fn render_snippet(line: &str, at: &Location, paint: &Paint, code: &str) -> Strin
     }
     let mut marking = false;
     for (index, char) in chars.iter().enumerate().take(end).skip(start) {
-        let cell = if char.is_control() { '·' } else { *char };
+        let cell = if char.is_control() || is_bidi(*char) { '·' } else { *char };
         shown.push(if *char == '\t' { ' ' } else { cell });
         // The token that starts at the place is underlined: up to white space or the colon behind a key.
         let ends =

@@ -242,7 +242,6 @@ pub struct ProxyAccessLogFormat {
     /// A line with command operators.
     pub text: Option<String>,
     /// A JSON object whose values have command operators.
-    #[schemars(extend("x-literal" = true))]
     pub json: Option<BTreeMap<String, String>>,
 }
 

@@ -16,6 +16,8 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Location, nearest};
 
 /// Errors of one file beyond this number are not looked for.
 const MAX_ERRORS: usize = 100;
+/// Findings of one file beyond this number are not looked for.
+const MAX_FINDINGS: usize = 1000;
 
 /// Kinds that are known but have no meaning here yet, by API group.
 const NOT_SERVED: &[(&str, &[&str])] = &[
@@ -89,6 +91,12 @@ impl Source {
         Self { name: name.into(), text, lines }
     }
 
+    /// The name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn location(&self, line: u32, column: u32) -> Location {
         Location { file: Arc::clone(&self.name), line, column }
     }
@@ -133,16 +141,19 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn source(&mut self, source: &Arc<Source>) {
-        let before = self.findings.errors().count();
+        let mut errors = 0;
+        let before = self.findings.len();
         for (lines_before, text) in tree::documents(&source.text) {
-            if self.findings.errors().count() - before > MAX_ERRORS {
-                let message = format!("too many errors; the rest of {} is not read", quote(&source.name));
-                return self.findings.push(Diagnostic::error(message));
+            if errors > MAX_ERRORS || self.findings.len() - before > MAX_FINDINGS {
+                let message = format!("too many problems; the rest of {} is not read", quote(&source.name));
+                return self.findings.push(Diagnostic::error(message).help("mend these first"));
             }
+            let known = self.findings.len();
             match tree::parse(text, lines_before) {
                 Ok(roots) => roots.iter().for_each(|root| self.object(source, root)),
                 Err(error) => self.findings.push(broken(source, text, error)),
             }
+            errors += self.findings.iter().skip(known).filter(|finding| finding.is_error()).count();
         }
     }
 
@@ -151,16 +162,18 @@ impl Reader<'_> {
         let mut walk = Walk {
             source,
             resource: String::new(),
-            secret: text_field(node, "kind") == Some("Secret"),
+            secret: may_be_secret(node),
             environment: self.environment,
+            root: None,
             positions: [(String::new(), (node.line, node.column))].into(),
             findings: Vec::new(),
         };
         if let Some(items) = list_items(node) {
             return items.iter().for_each(|item| self.object(source, item));
         }
+        let served = identity(&mut walk, node);
         walk.repeated_keys(node, "");
-        match identity(&mut walk, node) {
+        match served {
             Some(served) => self.served(walk, node, served),
             None => self.findings.extend(walk.findings),
         }
@@ -169,6 +182,7 @@ impl Reader<'_> {
     fn served(&mut self, mut walk: Walk<'_>, node: &Node, served: &'static Served) {
         let metadata = metadata(&mut walk, node, served);
         let Shape::Object(shape) = &served.shape else { return };
+        walk.root = Some(&served.shape);
         let body = walk.object(shape, node, "", &["apiVersion", "kind", "metadata", "status"]);
         let failed = walk.failed();
         let origin = Origin {
@@ -188,7 +202,8 @@ impl Reader<'_> {
 
 /// The parser's own complaint. It may repeat a piece of the text, which a Secret's must not.
 fn broken(source: &Source, text: &str, error: tree::SyntaxError) -> Diagnostic {
-    let secret = text.contains("Secret");
+    let data = text.contains("data:") && !text.contains("ConfigMap");
+    let secret = data || text.contains("Secret") || text.contains("stringData");
     let quotes = error.message.contains(['`', '"', '\'']);
     let message = match secret && quotes {
         true => "this document is not valid YAML".to_owned(),
@@ -203,6 +218,14 @@ fn broken(source: &Source, text: &str, error: tree::SyntaxError) -> Diagnostic {
         Some(line) if !secret => finding.snippet(line),
         _ => finding,
     }
+}
+
+/// Whether an object is a Secret, or a botched one.
+fn may_be_secret(node: &Node) -> bool {
+    let kind = text_field(node, "kind");
+    kind == Some("Secret")
+        || field(node, "stringData").is_some()
+        || (field(node, "data").is_some() && kind != Some("ConfigMap"))
 }
 
 /// The items, if the node is a List of objects.

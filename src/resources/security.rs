@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::types::{PolicyTargetReference, SecretObjectReference};
+use super::types::{Opaque, PolicyTargetReference, SecretObjectReference};
 
 /// The credential that is sent to the backends it targets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -63,7 +63,6 @@ pub struct SecretKeyCredential {
 /// A Microsoft Entra application.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-accepted" = ["oidcExchangeToken"]))]
 pub struct AzureCredentials {
     /// The application's id.
     #[serde(rename = "clientID")]
@@ -75,18 +74,21 @@ pub struct AzureCredentials {
     pub tenant_id: String,
     /// The Secret that holds the application's secret.
     pub client_secret_ref: Option<SecretObjectReference>,
+    /// Gets a token from an OIDC provider instead.
+    pub oidc_exchange_token: Option<Opaque>,
 }
 
 /// How to get AWS credentials; with neither of the two sources, the default chain.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-accepted" = ["oidcExchangeToken"]))]
 pub struct AWSCredentials {
     /// The region requests are signed for.
     #[schemars(length(min = 1))]
     pub region: String,
     /// A credentials file in a Secret.
     pub credentials_file: Option<AWSCredentialsFile>,
+    /// Gets a token from an OIDC provider instead.
+    pub oidc_exchange_token: Option<Opaque>,
 }
 
 /// A credentials file in a Secret.
@@ -103,7 +105,6 @@ pub struct AWSCredentialsFile {
 /// How to get Google Cloud credentials.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-accepted" = ["workloadIdentityFederationConfig"]))]
 pub struct GCPCredentials {
     /// The project.
     #[schemars(length(min = 1))]
@@ -113,6 +114,8 @@ pub struct GCPCredentials {
     pub region: String,
     /// A service account key in a Secret.
     pub credentials_file: Option<SecretKeyCredential>,
+    /// Gets a token from another identity provider instead.
+    pub workload_identity_federation_config: Option<Opaque>,
 }
 
 fn profile() -> String {

@@ -99,11 +99,14 @@ fn limits() -> Options {
 
 fn syntax_error(error: &Error, lines_before: u32) -> SyntaxError {
     let location = error.location();
+    let message = error.without_snippet().to_string();
+    // The message counts from the start of this piece; the place is given beside it.
+    let message = message.find(" at line ").map_or(message.as_str(), |end| &message[..end]).to_owned();
     let number = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
     SyntaxError {
         line: location.map_or(0, |at| number(at.line()).saturating_add(lines_before)),
         column: location.map_or(0, |at| number(at.column())),
-        message: error.without_snippet().to_string(),
+        message,
     }
 }
 

@@ -14,6 +14,8 @@ use super::{
 };
 use crate::diagnostics::{Diagnostic, nearest, suggest};
 
+/// How many findings of one document are kept.
+const MAX_FINDINGS: usize = 200;
 /// How much of a wrong value is repeated in a message.
 const QUOTE_LIMIT: usize = 60;
 
@@ -25,6 +27,8 @@ pub(super) struct Walk<'a> {
     /// Whether values may be secrets, so that nothing of them is repeated.
     pub(super) secret: bool,
     pub(super) environment: Environment<'a>,
+    /// The shape of the whole object, to find where a misplaced field belongs.
+    pub(super) root: Option<&'static Shape>,
     /// Line and column by field path.
     pub(super) positions: BTreeMap<String, (u32, u32)>,
     pub(super) findings: Vec<Diagnostic>,
@@ -38,6 +42,10 @@ impl Walk<'_> {
 
     /// Adds a finding about a place; `field` may be empty.
     pub(super) fn report(&mut self, finding: Diagnostic, (line, column): (u32, u32), field: &str) {
+        // Beyond the limit only what makes the document fail still counts, and only once.
+        if self.findings.len() >= MAX_FINDINGS && (!finding.is_error() || self.failed()) {
+            return;
+        }
         let mut finding = finding.at(self.source.location(line, column));
         if !self.resource.is_empty() {
             finding = finding.resource(&self.resource);
@@ -83,6 +91,8 @@ impl Walk<'_> {
             return Json::Null;
         };
         let mut out = Map::new();
+        // Fields that a misspelt one stands for; they are not reported as missing as well.
+        let mut meant = Vec::new();
         for (key, value) in pairs {
             if skip.contains(&key.name.as_str()) {
                 continue;
@@ -102,11 +112,12 @@ impl Walk<'_> {
                     Diagnostic::warning(format!("`{}` has no meaning here yet and is ignored", key.name));
                 self.report(finding, (key.line, key.column), &field_path);
             } else if !shape.open && !shape.accepted.contains(&key.name) {
-                self.unknown_field(shape, key, &field_path, skip);
+                meant.extend(self.unknown_field(shape, key, &field_path, skip));
             }
         }
         for (name, field) in &shape.fields {
-            if field.required && !out.contains_key(name) && !skip.contains(&name.as_str()) {
+            let excused = skip.contains(&name.as_str()) || meant.contains(name);
+            if field.required && !out.contains_key(name) && !excused {
                 let field_path = join(path, name);
                 let at = self.positions.get(&field_path).or_else(|| self.positions.get(path));
                 let at = at.copied().unwrap_or((node.line, node.column));
@@ -122,15 +133,20 @@ impl Walk<'_> {
         Json::Object(out)
     }
 
-    fn unknown_field(&mut self, shape: &Object, key: &Key, path: &str, skip: &[&str]) {
+    /// Returns the name that was probably meant.
+    fn unknown_field(&mut self, shape: &Object, key: &Key, path: &str, skip: &[&str]) -> Option<String> {
         let known = shape.fields.keys().chain(&shape.not_served).map(String::as_str);
         let all = known.clone().chain(skip.iter().copied()).chain(shape.accepted.iter().map(String::as_str));
-        let help = match nearest(&key.name, all) {
-            Some(name) => format!("did you mean `{name}`?"),
-            None => suggest(&key.name, known),
+        let near = nearest(&key.name, all).map(str::to_owned);
+        let place = || find_field(self.root?, &key.name, String::new());
+        let help = match (&near, place()) {
+            (Some(name), _) => format!("did you mean `{name}`?"),
+            (None, Some(place)) => format!("it belongs in `{place}`; check the indentation"),
+            (None, None) => suggest(&key.name, known),
         };
         let finding = Diagnostic::error(format!("unknown field `{}`", quote(&key.name))).help(help);
         self.report(finding, (key.line, key.column), path);
+        near
     }
 
     /// Walks any value.
@@ -217,7 +233,7 @@ impl Walk<'_> {
         };
         // What a variable holds is not repeated in messages: it may be a secret.
         let shown = replaced.is_none().then_some(written.as_str());
-        let text = replaced.clone().unwrap_or_else(|| written.clone());
+        let text = replaced.unwrap_or_else(|| written.clone());
         if let Some(finding) = check_text(shape, &text) {
             let mut finding = finding;
             if let Some(shown) = shown.filter(|_| !self.secret) {
@@ -341,6 +357,19 @@ impl Walk<'_> {
     }
 }
 
+/// Where a field of this name is, such as `spec.rules[]`.
+fn find_field(shape: &Shape, name: &str, path: String) -> Option<String> {
+    match shape {
+        Shape::Object(object) if object.fields.contains_key(name) && !path.is_empty() => Some(path),
+        Shape::Object(object) => {
+            object.fields.iter().find_map(|(field, inner)| find_field(&inner.shape, name, join(&path, field)))
+        }
+        Shape::List { item, .. } => find_field(item, name, format!("{path}[]")),
+        Shape::Map { value } => find_field(value, name, path),
+        _ => None,
+    }
+}
+
 /// What is wrong with a string, said so that it can follow the string itself.
 fn check_text(shape: &Text, text: &str) -> Option<Diagnostic> {
     if !shape.allowed.is_empty() {
@@ -380,7 +409,13 @@ fn describe(value: &Value, secret: bool) -> (String, Option<String>) {
     };
     match value {
         Value::Null => ("nothing".to_owned(), None),
-        Value::Bool(value) => scalar("truth value", value.to_string()),
+        Value::Bool(_) if secret => scalar("truth value", String::new()),
+        Value::Bool(value) => {
+            // The word itself is lost.
+            let help =
+                "put it in quotes; YAML takes `yes`, `no`, `on`, `off`, `y` and `n` for truth values, too";
+            (format!("the truth value {value}"), Some(help.to_owned()))
+        }
         Value::Integer(value) => scalar("number", value.to_string()),
         Value::Float(value) => scalar("number", value.to_string()),
         Value::Text(_) if secret => ("a string".to_owned(), None),
