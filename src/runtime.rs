@@ -148,7 +148,10 @@ impl Gateway {
             }
             hosts.push((host.hostname.clone(), entries));
         }
-        let router = Router::new(hosts);
+        let (router, errors) = Router::new(hosts);
+        problems.extend(
+            errors.into_iter().map(|error| Problem { at: format!("{at}.hosts"), message: error.to_string() }),
+        );
         Self { name: gateway.name.as_str().into(), models: ModelLists::new(&gateway.models), router, rules }
     }
 

@@ -38,7 +38,7 @@ fn stored_brotli_of(text: &[u8]) -> Vec<u8> {
         push(&mut bits, 0, 2);
         push(&mut bits, block.len() - 1, 16);
         push(&mut bits, 1, 1);
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push(false);
         }
         for byte in block {
