@@ -1,1 +1,200 @@
-//! Not written yet.
+//! L5. Resources in, configuration out: what the processor reads and what Envoy reads, from one plan.
+//!
+//! Pure: the same resources and options give the same result. An item that cannot be served is named in a diagnostic and
+//! left out; the rest is served.
+//!
+//! ```text
+//! Snapshot ─► listeners ─► routes ─► rules ─► services ─► destinations, credentials
+//!                             └────────► Plan ─► config::Config
+//!                                          └───► EnvoyConfig
+//! ```
+
+mod access_log;
+mod credentials;
+mod destinations;
+mod digest;
+mod envoy;
+mod grants;
+mod hostnames;
+mod listeners;
+mod models;
+mod mutations;
+mod plan;
+mod redacted;
+mod routes;
+mod rules;
+mod services;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+pub use envoy::EnvoyConfig;
+pub use redacted::redacted;
+
+use crate::config::{self, Config};
+use crate::diagnostics::Diagnostics;
+use crate::resources::Snapshot;
+
+use plan::{ListenerPlan, Plan};
+
+/// The header that Envoy's routes and the processor agree on; never believed from a client.
+const ROUTING_HEADER: &str = "x-ai-eg-route";
+
+/// The header that holds the model of a request.
+const MODEL_HEADER: &str = "x-ai-eg-model";
+
+/// The namespace of the dynamic metadata that the processor may write.
+const METADATA_NAMESPACE: &str = "io.envoy.ai_gateway";
+
+/// What a client reads whose request no rule matches. The text is part of the contract.
+const NOT_FOUND_BODY: &str = "No matching route found. It is likely that the model specified your request is not configured in the Gateway";
+
+/// What is not in the files.
+#[derive(Debug, Clone)]
+pub struct CompileOptions {
+    /// Keys the routing keys. Made anew for every start.
+    pub secret: RoutingSecret,
+    /// PEM file with the CA certificates of this machine, for `wellKnownCACertificates: System`.
+    pub ca_bundle: Option<PathBuf>,
+    /// Where the listeners listen.
+    pub listen_address: IpAddr,
+    /// The port of the first listener; the others take the ones after it.
+    pub first_port: u16,
+    /// Ports of single listeners.
+    pub ports: Vec<PortOverride>,
+    /// Where the parts of the gateway meet.
+    pub sockets: Sockets,
+}
+
+/// 32 random bytes that do not print.
+#[derive(Clone)]
+pub struct RoutingSecret(pub [u8; 32]);
+
+impl fmt::Debug for RoutingSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RoutingSecret(..)")
+    }
+}
+
+/// A port chosen for one listener: 0 lets the system choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PortOverride {
+    /// `listener`, or `gateway/listener` or `namespace/gateway/listener` where that alone is ambiguous.
+    pub listener: String,
+    /// The port.
+    pub port: u16,
+}
+
+/// Socket files.
+#[derive(Debug, Clone)]
+pub struct Sockets {
+    /// The processor's.
+    pub extproc: PathBuf,
+    /// Envoy's administration interface.
+    pub envoy_admin: PathBuf,
+    /// The folder for those of embedded backends.
+    pub embedded: PathBuf,
+}
+
+/// What came of the resources.
+#[derive(Debug, Clone)]
+pub struct Compiled {
+    /// For the processor.
+    pub config: Config,
+    /// For Envoy.
+    pub envoy: EnvoyConfig,
+    /// Everything there is to say about the resources.
+    pub diagnostics: Diagnostics,
+    /// Stand-in model servers to be started.
+    pub embedded_backends: Vec<EmbeddedBackend>,
+    /// In the order of their ports.
+    pub listeners: Vec<Listener>,
+}
+
+impl Compiled {
+    /// Whether any request could be sent anywhere.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.rules > 0)
+    }
+}
+
+/// A stand-in model server that the resources ask for by an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EmbeddedBackend {
+    /// `namespace/name` of the Service.
+    pub name: String,
+    /// The socket file it has to listen on.
+    pub socket: PathBuf,
+    /// The environment of its container.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A listener that Envoy opens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The name in Envoy's configuration: `namespace/gateway/listener`.
+    pub id: String,
+    /// The name that `--listen` takes for it.
+    pub name: String,
+    /// The port; 0 lets the system choose.
+    pub port: u16,
+    /// A host name under which it serves; `None` if any will do.
+    pub hostname: Option<String>,
+    /// How many rules it can send somewhere.
+    pub rules: usize,
+    /// The models its rules name.
+    pub models: Vec<String>,
+}
+
+/// Compiles resources. Never fails: what cannot be served is in [`Compiled::diagnostics`].
+#[must_use]
+pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
+    let mut diagnostics = Diagnostics::new();
+    let targets = listeners::collect(snapshot, options, &mut diagnostics);
+    let mut services = services::Services::new(snapshot, options);
+    let routes = routes::attach(snapshot, &targets, &mut services, &mut diagnostics);
+    let digest = digest::Digest::new(&options.secret.0);
+    let listeners: Vec<ListenerPlan> = targets
+        .iter()
+        .enumerate()
+        .map(|(index, target)| routes::plan(index, target, &routes, &digest))
+        .collect();
+    let plan = Plan { listeners, clusters: services.clusters() };
+    let mut config =
+        Config { llm_request_costs: models::costs(&routes, &mut diagnostics), ..Config::default() };
+    config.backends = rules::backends(&routes);
+    config.gateways = plan.listeners.iter().map(ListenerPlan::gateway_config).collect();
+    Compiled {
+        envoy: EnvoyConfig::write(&plan, options),
+        listeners: listeners::describe(&targets, &plan),
+        embedded_backends: services.embedded_backends(),
+        config,
+        diagnostics,
+    }
+}
+
+impl ListenerPlan {
+    fn gateway_config(&self) -> config::Gateway {
+        config::Gateway {
+            authority: self.authority.clone(),
+            name: self.gateway.clone(),
+            hosts: self.hosts.clone(),
+            rules: self
+                .rules
+                .iter()
+                .map(|rule| config::Rule {
+                    route: rule.route.clone(),
+                    backend: rule.backend.clone(),
+                    routing_key: rule.routing_key.clone(),
+                })
+                .collect(),
+            models: self.models.clone(),
+        }
+    }
+}

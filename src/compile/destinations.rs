@@ -1,0 +1,233 @@
+//! Backends: addresses, and how they are spoken to. One Backend becomes one cluster.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::diagnostics::Diagnostics;
+use crate::resources::core::{Deployment, Service};
+use crate::resources::envoy_gateway::{AppProtocol, Backend, BackendEndpoint, BackendType};
+use crate::resources::{Located, Snapshot};
+
+use super::plan::{ClusterPlan, Endpoint};
+use super::{CompileOptions, EmbeddedBackend, tls};
+
+/// The image whose containers the embedded test backend stands in for.
+const EMBEDDED_IMAGE: &str = "ai-gateway-testupstream";
+
+/// A Backend cannot be used; why is in the diagnostics.
+#[derive(Debug)]
+pub(super) struct Unavailable;
+
+/// Turns Backends into clusters and collects which embedded backends they need.
+pub(super) struct Destinations<'a> {
+    snapshot: &'a Snapshot,
+    options: &'a CompileOptions,
+    /// By Service.
+    embedded: BTreeMap<String, EmbeddedBackend>,
+}
+
+impl<'a> Destinations<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot, options: &'a CompileOptions) -> Self {
+        Self { snapshot, options, embedded: BTreeMap::new() }
+    }
+
+    pub(super) fn into_embedded(self) -> Vec<EmbeddedBackend> {
+        self.embedded.into_values().collect()
+    }
+
+    /// The cluster of a Backend.
+    pub(super) fn cluster(
+        &mut self,
+        backend: &Located<Backend>,
+        diagnostics: &mut Diagnostics,
+    ) -> Result<ClusterPlan, Unavailable> {
+        if backend.spec.kind == BackendType::DynamicResolver {
+            diagnostics.push(
+                backend
+                    .error(
+                        "spec.type",
+                        "a DynamicResolver backend sends the credential wherever the client says",
+                    )
+                    .help("list the provider's address under spec.endpoints"),
+            );
+            return Err(Unavailable);
+        }
+        if backend.spec.endpoints.is_empty() {
+            diagnostics
+                .push(backend.error("spec.endpoints", "there is no address").help("add an fqdn or an ip"));
+            return Err(Unavailable);
+        }
+        let tls = tls::of(self.snapshot, backend, self.options, diagnostics)
+            .map_err(|tls::Unavailable| Unavailable)?;
+        let endpoints: Vec<Endpoint> = backend
+            .spec
+            .endpoints
+            .iter()
+            .enumerate()
+            .filter_map(|(index, endpoint)| {
+                self.endpoint(backend, index, endpoint, tls.is_some(), diagnostics)
+            })
+            .collect();
+        let named = endpoints.iter().any(|endpoint| matches!(endpoint, Endpoint::Fqdn { .. }));
+        let local = endpoints.iter().any(|endpoint| matches!(endpoint, Endpoint::Unix { .. }));
+        if named && local {
+            diagnostics.push(
+                backend
+                    .error(
+                        "spec.endpoints",
+                        "names that are looked up and sockets of this machine cannot be mixed",
+                    )
+                    .help("make two Backends of it"),
+            );
+            return Err(Unavailable);
+        }
+        if tls.is_some() && endpoints.iter().any(|endpoint| self.is_embedded(endpoint)) {
+            diagnostics.push(
+                backend
+                    .error("spec.endpoints[0]", "the embedded test backend does not speak TLS, which this Backend asks for")
+                    .help("remove the BackendTLSPolicy, or start `aigw testbackend` with TLS and point the Backend at it"),
+            );
+            return Err(Unavailable);
+        }
+        Ok(ClusterPlan {
+            name: format!("backend/{}/{}", backend.namespace(), backend.name()),
+            endpoints,
+            h2c: tls.is_none() && backend.spec.app_protocols.contains(&AppProtocol::H2c),
+            tls,
+        })
+    }
+
+    fn endpoint(
+        &mut self,
+        backend: &Located<Backend>,
+        index: usize,
+        endpoint: &BackendEndpoint,
+        tls: bool,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Endpoint> {
+        let field = format!("spec.endpoints[{index}]");
+        let hostname = || endpoint.hostname.clone();
+        let (port, planned) = if let Some(fqdn) = &endpoint.fqdn {
+            let hostname = fqdn.hostname.to_ascii_lowercase();
+            if let Some(service) = self.service(backend.namespace(), &hostname) {
+                if let Some(deployment) = stand_in(self.snapshot, service) {
+                    let path = self.embed(service, deployment);
+                    return Some(Endpoint::Unix { path, hostname });
+                }
+            }
+            if self.is_cluster_name(backend.namespace(), &hostname) {
+                let message = format!(
+                    "`{hostname}` is known inside a Kubernetes cluster only: requests to it are answered with 503 here"
+                );
+                diagnostics.push(
+                    backend
+                        .warning(&format!("{field}.fqdn.hostname"), message)
+                        .help("point it at an address that this machine can reach"),
+                );
+            }
+            (fqdn.port, Endpoint::Fqdn { hostname, port: fqdn.port })
+        } else if let Some(ip) = &endpoint.ip {
+            (ip.port, Endpoint::Ip { address: ip.address, port: ip.port, hostname: hostname() })
+        } else {
+            let unix = endpoint.unix.as_ref()?;
+            let hostname = hostname().unwrap_or_else(|| "localhost".to_owned());
+            return Some(Endpoint::Unix { path: PathBuf::from(&unix.path), hostname });
+        };
+        if port == 443 && !tls {
+            diagnostics.push(
+                backend
+                    .warning(&field, "requests, credential included, are sent to port 443 without TLS")
+                    .help(format!(
+                        "add a BackendTLSPolicy that targets Backend `{}` in namespace `{}`",
+                        backend.name(),
+                        backend.namespace()
+                    )),
+            );
+        }
+        Some(planned)
+    }
+
+    fn embed(&mut self, service: &Located<Service>, deployment: &Located<Deployment>) -> PathBuf {
+        let name = format!("{}/{}", service.namespace(), service.name());
+        let number = self.embedded.len();
+        let folder = &self.options.sockets.embedded;
+        let entry = self.embedded.entry(name.clone()).or_insert_with(|| EmbeddedBackend {
+            name,
+            socket: folder.join(format!("backend-{number}.sock")),
+            env: environment(deployment),
+        });
+        entry.socket.clone()
+    }
+
+    fn is_embedded(&self, endpoint: &Endpoint) -> bool {
+        match endpoint {
+            Endpoint::Unix { path, .. } => self.embedded.values().any(|embedded| embedded.socket == *path),
+            _ => false,
+        }
+    }
+
+    /// The Service that a name stands for where it is used in a namespace.
+    fn service(&self, namespace: &str, hostname: &str) -> Option<&'a Located<Service>> {
+        let hostname = hostname.trim_end_matches('.');
+        let rest = hostname
+            .strip_suffix(".svc.cluster.local")
+            .or_else(|| hostname.strip_suffix(".svc"))
+            .unwrap_or(hostname);
+        match rest.rsplit_once('.') {
+            Some((name, namespace)) => self.snapshot.services.get(namespace, name),
+            // Only the bare name; `name.svc` is none.
+            None if rest == hostname => self.snapshot.services.get(namespace, rest),
+            None => None,
+        }
+    }
+
+    fn is_cluster_name(&self, namespace: &str, hostname: &str) -> bool {
+        hostname.ends_with(".svc.cluster.local")
+            || hostname.ends_with(".svc")
+            || self.service(namespace, hostname).is_some()
+    }
+}
+
+/// The Deployment behind a Service, if it runs the test backend.
+fn stand_in<'a>(snapshot: &'a Snapshot, service: &Located<Service>) -> Option<&'a Located<Deployment>> {
+    snapshot.deployment_of(service).filter(|deployment| {
+        deployment
+            .spec
+            .template
+            .spec
+            .containers
+            .iter()
+            .any(|container| image_name(&container.image) == EMBEDDED_IMAGE)
+    })
+}
+
+fn environment(deployment: &Deployment) -> BTreeMap<String, String> {
+    let containers = &deployment.spec.template.spec.containers;
+    let container = containers.iter().find(|container| image_name(&container.image) == EMBEDDED_IMAGE);
+    let variables = container.into_iter().flat_map(|container| &container.env);
+    variables.map(|variable| (variable.name.clone(), variable.value.clone())).collect()
+}
+
+/// `registry:5000/path/name:tag@digest` → `name`.
+fn image_name(image: &str) -> &str {
+    let image = image.split('@').next().unwrap_or(image);
+    let name = image.rsplit('/').next().unwrap_or(image);
+    name.split(':').next().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_told_by_their_last_part() {
+        for image in [
+            "ai-gateway-testupstream",
+            "docker.io/envoyproxy/ai-gateway-testupstream:latest",
+            "registry:5000/ai-gateway-testupstream@sha256:00",
+        ] {
+            assert_eq!(image_name(image), EMBEDDED_IMAGE, "{image}");
+        }
+        assert_ne!(image_name("ai-gateway-testupstream/other:1"), EMBEDDED_IMAGE);
+    }
+}

@@ -1,0 +1,91 @@
+//! Envoy's configuration, written from the plan. Field names are those of Envoy's v3 API in its JSON form.
+
+mod access_log;
+mod cluster;
+mod listener;
+mod local_reply;
+mod route;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::CompileOptions;
+use super::plan::{ClusterPlan, Plan};
+
+/// The cluster under which Envoy knows the external processor.
+const PROCESSOR_CLUSTER: &str = "aigw-extproc";
+
+/// The name of our filter in the chain.
+const PROCESSOR_FILTER: &str = "envoy.filters.http.ext_proc/aigateway";
+
+/// Above any number of requests one machine can have in flight. Envoy's default of 1,024 is a trap for slow answers.
+const NO_LIMIT: u32 = u32::MAX;
+
+/// Envoy's half of what was compiled. It never holds a credential of a provider.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EnvoyConfig {
+    /// Resources of type `envoy.config.listener.v3.Listener`.
+    pub listeners: Vec<Value>,
+    /// Resources of type `envoy.config.cluster.v3.Cluster`.
+    pub clusters: Vec<Value>,
+    /// The socket file of Envoy's administration interface.
+    pub admin_socket: PathBuf,
+}
+
+impl EnvoyConfig {
+    pub(super) fn write(plan: &Plan, options: &CompileOptions) -> Self {
+        let mut clusters = vec![cluster::processor(options)];
+        clusters.extend(plan.clusters.iter().map(cluster::provider));
+        Self {
+            listeners: plan.listeners.iter().map(|listener| listener::write(listener, options)).collect(),
+            clusters,
+            admin_socket: options.sockets.envoy_admin.clone(),
+        }
+    }
+
+    /// The whole bootstrap document, as Envoy reads it with `-c`.
+    pub fn bootstrap(&self) -> Value {
+        json!({
+            "node": { "id": "aigw", "cluster": "aigw" },
+            "admin": { "address": pipe(&self.admin_socket) },
+            "static_resources": { "listeners": self.listeners, "clusters": self.clusters },
+            "overload_manager": {
+                "resource_monitors": [{
+                    "name": "envoy.resource_monitors.global_downstream_max_connections",
+                    "typed_config": {
+                        "@type": "type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
+                        "max_active_downstream_connections": 50_000,
+                    },
+                }],
+            },
+        })
+    }
+}
+
+/// A destination as Envoy reads it; part of what a routing key stands for.
+pub(super) fn provider_cluster(plan: &ClusterPlan) -> Value {
+    cluster::provider(plan)
+}
+
+fn pipe(path: &Path) -> Value {
+    json!({ "pipe": { "path": path.to_string_lossy() } })
+}
+
+/// A duration as protobuf's JSON form has it.
+fn duration(milliseconds: u64) -> String {
+    let (seconds, rest) = (milliseconds / 1000, milliseconds % 1000);
+    if rest == 0 { format!("{seconds}s") } else { format!("{seconds}.{rest:03}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_protobufs() {
+        assert_eq!(duration(0), "0s");
+        assert_eq!(duration(60_000), "60s");
+        assert_eq!(duration(1_005), "1.005s");
+    }
+}

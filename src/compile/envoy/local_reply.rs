@@ -1,0 +1,81 @@
+//! Answers that Envoy makes itself, in the form of the gateway's other errors.
+//!
+//! The processor's own answers are local replies to Envoy too and pass here. They are told apart by the details Envoy
+//! notes about a reply and by its response flags, which only replies of Envoy's own making carry.
+
+use serde_json::{Value, json};
+
+use super::access_log::filter;
+
+pub(super) fn configuration() -> Value {
+    json!({
+        "mappers": [
+            mapper(
+                filter("response.code_details == 'request_payload_too_large'"),
+                413,
+                "PayloadTooLarge",
+                "the request body is larger than this gateway accepts; see bufferLimit of ClientTrafficPolicy",
+            ),
+            mapper(
+                filter("response.code_details.startsWith('ext_proc_error')"),
+                500,
+                "InternalServerError",
+                "the gateway's request processor did not answer",
+            ),
+            mapper(
+                flags(503, &["UF", "UC", "UH", "UO", "UR", "LR", "UPE", "NC", "DF"]),
+                503,
+                "ServiceUnavailable",
+                "the model's backend could not be reached (%RESPONSE_FLAGS%)",
+            ),
+            mapper(
+                flags(502, &["UPE"]),
+                502,
+                "BadGateway",
+                "the model's backend sent what is not HTTP (%RESPONSE_FLAGS%)",
+            ),
+            mapper(
+                flags(504, &["UT", "SI", "DT", "UMSDR"]),
+                504,
+                "GatewayTimeout",
+                "the model's backend did not answer in time (%RESPONSE_FLAGS%)",
+            ),
+            mapper(
+                flags(408, &["SI"]),
+                408,
+                "RequestTimeout",
+                "the request was not received in time",
+            ),
+        ],
+    })
+}
+
+fn flags(status: u16, flags: &[&str]) -> Value {
+    json!({
+        "and_filter": {
+            "filters": [
+                {
+                    "status_code_filter": {
+                        "comparison": {
+                            "op": "EQ",
+                            "value": { "default_value": status, "runtime_key": "aigw.local_reply" },
+                        },
+                    },
+                },
+                { "response_flag_filter": { "flags": flags } },
+            ],
+        },
+    })
+}
+
+fn mapper(filter: Value, status: u16, kind: &str, message: &str) -> Value {
+    json!({
+        "filter": filter,
+        "body_format_override": {
+            "json_format": {
+                "type": "error",
+                "error": { "type": kind, "code": status.to_string(), "message": message },
+            },
+        },
+    })
+}

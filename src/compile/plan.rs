@@ -1,0 +1,155 @@
+//! What will be served, decided: the one model from which both the processor's and Envoy's configuration are written,
+//! so that the two cannot disagree about the order of matches or the value of a routing key.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use crate::config::{Host, Models, RuleMatch};
+
+/// Everything that one Envoy serves.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Plan {
+    pub(super) listeners: Vec<ListenerPlan>,
+    pub(super) clusters: Vec<ClusterPlan>,
+}
+
+/// One listener of one Gateway, on a port of its own.
+#[derive(Debug, Clone)]
+pub(super) struct ListenerPlan {
+    /// The listener's name in its Gateway.
+    pub(super) name: String,
+    /// `namespace/name` of the Gateway.
+    pub(super) gateway: String,
+    /// By this the processor tells listeners apart.
+    pub(super) authority: String,
+    pub(super) port: u16,
+    /// The largest request body, and the watermark of the connection, in bytes.
+    pub(super) buffer_limit: u32,
+    pub(super) hosts: Vec<Host>,
+    pub(super) rules: Vec<RulePlan>,
+    pub(super) models: Models,
+    pub(super) access_logs: Vec<AccessLogPlan>,
+}
+
+impl ListenerPlan {
+    /// The name that is unique over all Gateways.
+    pub(super) fn full_name(&self) -> String {
+        format!("{}/{}", self.gateway, self.name)
+    }
+
+    /// The rule a match selects; matches are made together with the rules, so there always is one.
+    pub(super) fn rule(&self, selected: &RuleMatch) -> Option<&RulePlan> {
+        self.rules.get(selected.rule)
+    }
+}
+
+/// One rule of one route on one listener.
+#[derive(Debug, Clone)]
+pub(super) struct RulePlan {
+    /// `namespace/name` of the AIGatewayRoute.
+    pub(super) route: String,
+    /// Index of the rule in its route.
+    pub(super) index: usize,
+    /// The backend string of the first backend.
+    pub(super) backend: String,
+    pub(super) routing_key: String,
+    pub(super) action: Action,
+}
+
+/// What Envoy does with a request of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Action {
+    Forward(Forward),
+    /// The rule cannot be served. It keeps its place, so that its requests do not fall to a less specific rule and
+    /// with that to a provider they were not meant for.
+    Refuse,
+    /// The rule has no backend with a weight above zero: 500, as Gateway API demands.
+    NoBackend,
+}
+
+/// Where to and how long.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Forward {
+    /// Cluster names and weights, all above zero.
+    pub(super) clusters: Vec<(String, u32)>,
+    /// For the whole exchange; zero means without limit.
+    pub(super) timeout_ms: u64,
+    /// For the time without a byte from the backend.
+    pub(super) stream_idle_ms: Option<u64>,
+}
+
+/// A destination; one for each Backend resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClusterPlan {
+    pub(super) name: String,
+    pub(super) endpoints: Vec<Endpoint>,
+    pub(super) tls: Option<TlsPlan>,
+    /// HTTP/2 without TLS.
+    pub(super) h2c: bool,
+}
+
+/// One address of a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Fqdn {
+        hostname: String,
+        port: u16,
+    },
+    /// `hostname` is what the backend reads as `host`, if given.
+    Ip {
+        address: IpAddr,
+        port: u16,
+        hostname: Option<String>,
+    },
+    /// A socket file; `hostname` is what the backend reads as `host`.
+    Unix {
+        path: PathBuf,
+        hostname: String,
+    },
+}
+
+/// How a destination proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TlsPlan {
+    /// Sent as SNI, and demanded of the certificate where `names` is empty.
+    pub(super) hostname: String,
+    /// Names of which the certificate must have one, besides none other.
+    pub(super) names: Vec<SubjectName>,
+    pub(super) trust: Trust,
+}
+
+/// A name in a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum SubjectName {
+    Dns(String),
+    Uri(String),
+}
+
+/// Which authorities may vouch for a destination.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// The bundle of this machine.
+    System(PathBuf),
+    /// PEM text.
+    Inline(String),
+    /// No check at all; only where the user says so.
+    Anyone,
+}
+
+/// One access log.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct AccessLogPlan {
+    pub(super) path: String,
+    pub(super) format: LogFormat,
+    /// CEL; all must hold.
+    pub(super) matches: Vec<String>,
+}
+
+/// How a line is written.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum LogFormat {
+    Text(String),
+    Json(serde_json::Map<String, serde_json::Value>),
+    /// Envoy's own.
+    Default,
+}

@@ -1,0 +1,278 @@
+//! AIGatewayRoutes: where each attaches, and the order in which their matches are tried.
+//!
+//! The order is Gateway API's, as Envoy Gateway sorts: more header matches, then more exact ones, then the older route,
+//! then `namespace/name`, then the order in the route. All routes here have the same path match.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use crate::config::{self, HeaderMatchType, Host, RuleMatch};
+use crate::diagnostics::{Diagnostics, suggest};
+use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRuleMatch};
+use crate::resources::types::ParentReference;
+use crate::resources::{Located, Snapshot};
+
+use super::digest::Digest;
+use super::hostnames;
+use super::listeners::Target;
+use super::models;
+use super::plan::{ListenerPlan, RulePlan};
+use super::rules::{self, CompiledRule};
+use super::services::Services;
+
+/// A route that attaches to at least one listener.
+#[derive(Debug)]
+pub(super) struct AttachedRoute<'a> {
+    pub(super) resource: &'a Located<AIGatewayRoute>,
+    /// `namespace/name`.
+    pub(super) name: String,
+    pub(super) rules: Vec<CompiledRule>,
+    /// By rule, the matches as the processor and Envoy take them; none means that the rule cannot be tried.
+    pub(super) matches: Vec<Vec<Vec<config::HeaderMatch>>>,
+    /// Host names by the index of the listener.
+    pub(super) hostnames: BTreeMap<usize, Vec<String>>,
+}
+
+/// Finds where every route attaches and compiles those that attach anywhere, the oldest first.
+pub(super) fn attach<'a>(
+    snapshot: &'a Snapshot,
+    targets: &[Target<'a>],
+    services: &mut Services<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<AttachedRoute<'a>> {
+    let mut attached = Vec::new();
+    for resource in &snapshot.ai_gateway_routes {
+        let hostnames = attachments(resource, snapshot, targets, diagnostics);
+        if hostnames.is_empty() {
+            continue;
+        }
+        let rules = resource.spec.rules.iter().enumerate();
+        attached.push(AttachedRoute {
+            name: format!("{}/{}", resource.namespace(), resource.name()),
+            matches: rules
+                .clone()
+                .map(|(index, rule)| matches(resource, index, &rule.matches, diagnostics))
+                .collect(),
+            rules: rules
+                .map(|(index, rule)| rules::compile(snapshot, resource, index, rule, services, diagnostics))
+                .collect(),
+            hostnames,
+            resource,
+        });
+    }
+    attached.sort_by(|a, b| a.age().cmp(&b.age()));
+    attached
+}
+
+impl AttachedRoute<'_> {
+    /// Sorts the older first; a route without a time of creation counts as the oldest.
+    fn age(&self) -> (Option<&str>, &str) {
+        (self.resource.metadata.creation_timestamp.as_deref(), &self.name)
+    }
+}
+
+/// Host names by listener; says why where there are none.
+fn attachments(
+    route: &Located<AIGatewayRoute>,
+    snapshot: &Snapshot,
+    targets: &[Target<'_>],
+    diagnostics: &mut Diagnostics,
+) -> BTreeMap<usize, Vec<String>> {
+    let mut found: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+    if route.spec.parent_refs.is_empty() {
+        let help = "add the Gateway under spec.parentRefs";
+        diagnostics.push(
+            route.warning("spec", "this route attaches to no Gateway, so that it is not served").help(help),
+        );
+    }
+    for (index, parent) in route.spec.parent_refs.iter().enumerate() {
+        let namespace = parent.namespace.as_deref().unwrap_or(route.namespace());
+        let mut refusals = Vec::new();
+        let (mut matched, mut attached) = (false, false);
+        for (position, target) in
+            targets.iter().enumerate().filter(|(_, target)| names(parent, namespace, target))
+        {
+            matched = true;
+            if let Err(reason) = target.admits(route.namespace(), snapshot) {
+                refusals.push(reason);
+                continue;
+            }
+            let hostnames = hostnames::intersect(target.hostname(), &route.spec.hostnames);
+            if hostnames.is_empty() {
+                refusals.push(format!(
+                    "listener `{}` serves `{}`, and none of the route's hostnames is within that",
+                    target.listener.name,
+                    target.hostname().unwrap_or("*")
+                ));
+            } else {
+                attached = true;
+                found.insert(position, hostnames);
+            }
+        }
+        if !matched {
+            diagnostics.push(dangling(route, index, parent, namespace, snapshot, targets));
+        } else if !attached {
+            let message =
+                format!("the route does not attach to {namespace}/{}: {}", parent.name, refusals.join("; "));
+            diagnostics.push(route.warning(&format!("spec.parentRefs[{index}]"), message));
+        }
+    }
+    found
+}
+
+fn names(parent: &ParentReference, namespace: &str, target: &Target<'_>) -> bool {
+    target.gateway.namespace() == namespace
+        && target.gateway.name() == parent.name
+        && parent.section_name.as_ref().is_none_or(|section| *section == target.listener.name)
+        && parent.port.is_none_or(|port| port == target.listener.port)
+}
+
+fn dangling(
+    route: &Located<AIGatewayRoute>,
+    index: usize,
+    parent: &ParentReference,
+    namespace: &str,
+    snapshot: &Snapshot,
+    targets: &[Target<'_>],
+) -> crate::diagnostics::Diagnostic {
+    let field = format!("spec.parentRefs[{index}]");
+    if snapshot.gateways.get(namespace, &parent.name).is_none() {
+        let message =
+            format!("there is no Gateway {namespace}/{}, so that the route is not served there", parent.name);
+        let help = suggest(&parent.name, snapshot.gateways.names_in(namespace));
+        return route.warning(&format!("{field}.name"), message).help(help);
+    }
+    let listeners: Vec<String> = targets
+        .iter()
+        .filter(|target| target.gateway.namespace() == namespace && target.gateway.name() == parent.name)
+        .map(|target| format!("{} (port {})", target.listener.name, target.listener.port))
+        .collect();
+    let message = format!("no listener of Gateway {namespace}/{} fits sectionName and port", parent.name);
+    let help = match listeners.as_slice() {
+        [] => "the Gateway has no listener that is served".to_owned(),
+        names => format!("its listeners are {}", names.join(", ")),
+    };
+    route.warning(&field, message).help(help)
+}
+
+/// The matches of a rule. A rule without any matches everything.
+fn matches(
+    route: &Located<AIGatewayRoute>,
+    rule: usize,
+    written: &[AIGatewayRouteRuleMatch],
+    diagnostics: &mut Diagnostics,
+) -> Vec<Vec<config::HeaderMatch>> {
+    if written.is_empty() {
+        return vec![Vec::new()];
+    }
+    let one = |(index, written): (usize, &AIGatewayRouteRuleMatch)| {
+        let mut headers: Vec<config::HeaderMatch> = Vec::new();
+        for (position, header) in written.headers.iter().enumerate() {
+            let field = || format!("spec.rules[{rule}].matches[{index}].headers[{position}]");
+            let name = header.name.to_ascii_lowercase();
+            if headers.iter().any(|known| known.name == name) {
+                let message = format!(
+                    "header `{name}` is matched twice: only the first one counts, as Gateway API says"
+                );
+                diagnostics.push(route.warning(&format!("{}.name", field()), message));
+                continue;
+            }
+            if header.kind == HeaderMatchType::RegularExpression {
+                if let Err(reason) = check_expression(&header.value) {
+                    let message = format!("this is not a regular expression that Envoy takes: {reason}");
+                    let help = "the syntax is RE2's, over the whole value; this match is left out until it is mended";
+                    diagnostics.push(route.error(&format!("{}.value", field()), message).help(help));
+                    return None;
+                }
+            }
+            headers.push(config::HeaderMatch { name, kind: header.kind, value: header.value.clone() });
+        }
+        Some(headers)
+    };
+    written.iter().enumerate().filter_map(one).collect()
+}
+
+fn check_expression(expression: &str) -> Result<(), String> {
+    match regex::Regex::new(&format!("^(?:{expression})$")) {
+        Ok(_) => Ok(()),
+        Err(regex::Error::CompiledTooBig(_)) => Err("it is too large".to_owned()),
+        // The last line of the parser's drawing is the reason.
+        Err(error) => {
+            let text = error.to_string();
+            let last = text.lines().last().unwrap_or_default();
+            Err(last.trim().trim_start_matches("error: ").to_owned())
+        }
+    }
+}
+
+/// One match with what decides its place.
+struct Entry<'a> {
+    headers: &'a [config::HeaderMatch],
+    exact: usize,
+    age: (Option<&'a str>, &'a str),
+    rule_index: usize,
+    match_index: usize,
+    /// Index among the listener's rules.
+    rule: usize,
+}
+
+impl Entry<'_> {
+    fn precedence(&self) -> impl Ord {
+        (Reverse(self.headers.len()), Reverse(self.exact), self.age, self.rule_index, self.match_index)
+    }
+}
+
+/// What one listener serves.
+pub(super) fn plan(
+    index: usize,
+    target: &Target<'_>,
+    routes: &[AttachedRoute<'_>],
+    digest: &Digest,
+) -> ListenerPlan {
+    let mut rules = Vec::new();
+    let mut hosts: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
+    for route in routes {
+        let Some(hostnames) = route.hostnames.get(&index) else { continue };
+        for (rule_index, (compiled, matches)) in route.rules.iter().zip(&route.matches).enumerate() {
+            let rule = rules.len();
+            rules.push(RulePlan {
+                route: route.name.clone(),
+                index: rule_index,
+                backend: compiled.name.clone(),
+                routing_key: compiled.routing_key(digest, &target.authority, &route.name, rule_index),
+                action: compiled.action.clone(),
+            });
+            for hostname in hostnames {
+                let entries = matches.iter().enumerate().map(|(match_index, headers)| Entry {
+                    headers,
+                    exact: headers.iter().filter(|header| header.kind == HeaderMatchType::Exact).count(),
+                    age: route.age(),
+                    rule_index,
+                    match_index,
+                    rule,
+                });
+                hosts.entry(hostname).or_default().extend(entries);
+            }
+        }
+    }
+    let hosts = hosts
+        .into_iter()
+        .map(|(hostname, mut entries)| {
+            entries.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
+            let matches =
+                entries.iter().map(|entry| RuleMatch { headers: entry.headers.to_vec(), rule: entry.rule });
+            Host { hostname: hostname.to_owned(), matches: matches.collect() }
+        })
+        .collect();
+    ListenerPlan {
+        name: target.listener.name.clone(),
+        gateway: format!("{}/{}", target.gateway.namespace(), target.gateway.name()),
+        authority: target.authority.clone(),
+        port: target.port,
+        buffer_limit: target.buffer_limit,
+        models: models::list(index, routes),
+        access_logs: target.access_logs.clone(),
+        hosts,
+        rules,
+    }
+}

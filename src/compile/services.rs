@@ -1,0 +1,165 @@
+//! AIServiceBackends, resolved: dialect, edits, credential and destination of each, worked out once however many rules
+//! refer to it.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use secrecy::SecretString;
+
+use crate::config::{ApiSchema, ApiSchemaName};
+use crate::diagnostics::{Diagnostics, suggest};
+use crate::resources::aigateway::{AIServiceBackend, HTTPBodyMutation, HTTPHeaderMutation};
+use crate::resources::envoy_gateway::Backend;
+use crate::resources::{Located, Snapshot};
+
+use super::destinations::{self, Destinations};
+use super::grants::{From, To, allowed, missing};
+use super::plan::ClusterPlan;
+use super::{CompileOptions, EmbeddedBackend, credentials};
+
+const BACKEND_GROUP: &str = "gateway.envoyproxy.io";
+
+/// An AIServiceBackend that can be sent requests.
+#[derive(Debug)]
+pub(super) struct Service {
+    pub(super) schema: ApiSchema,
+    pub(super) header_mutation: Option<HTTPHeaderMutation>,
+    pub(super) body_mutation: Option<HTTPBodyMutation>,
+    pub(super) credential: Option<SecretString>,
+    pub(super) cluster: ClusterPlan,
+}
+
+/// Resolves AIServiceBackends and remembers the answers, refusals included.
+pub(super) struct Services<'a> {
+    snapshot: &'a Snapshot,
+    destinations: Destinations<'a>,
+    resolved: BTreeMap<usize, Option<Rc<Service>>>,
+    clusters: BTreeMap<usize, Option<ClusterPlan>>,
+}
+
+impl<'a> Services<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot, options: &'a CompileOptions) -> Self {
+        Self {
+            snapshot,
+            destinations: Destinations::new(snapshot, options),
+            resolved: BTreeMap::new(),
+            clusters: BTreeMap::new(),
+        }
+    }
+
+    /// The clusters of all Backends that something refers to, in the order of the files.
+    pub(super) fn clusters(&self) -> Vec<ClusterPlan> {
+        self.clusters.values().flatten().cloned().collect()
+    }
+
+    pub(super) fn embedded_backends(self) -> Vec<EmbeddedBackend> {
+        self.destinations.into_embedded()
+    }
+
+    /// What is known of an AIServiceBackend; `None` if it cannot be used, which has been said by then.
+    pub(super) fn resolve(
+        &mut self,
+        backend: &Located<AIServiceBackend>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Rc<Service>> {
+        if let Some(known) = self.resolved.get(&backend.order) {
+            return known.clone();
+        }
+        let service = self.work_out(backend, diagnostics).map(Rc::new);
+        self.resolved.insert(backend.order, service.clone());
+        service
+    }
+
+    fn work_out(
+        &mut self,
+        backend: &Located<AIServiceBackend>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<Service> {
+        let spec = &backend.spec;
+        // Each of the three may have something to say; the user should read all of it at once.
+        let schema = match spec.schema.name {
+            ApiSchemaName::OpenAI => Some(ApiSchema {
+                name: spec.schema.name,
+                version: spec.schema.version.clone(),
+                prefix: spec.schema.prefix.clone(),
+            }),
+            other => {
+                let message = format!("backends that speak {other:?} are not supported yet; only OpenAI is");
+                diagnostics.push(
+                    backend
+                        .error("spec.schema.name", message)
+                        .help("the rules that lead to it are left out until then"),
+                );
+                None
+            }
+        };
+        let cluster = self.destination(backend, diagnostics);
+        let credential = match &schema {
+            // Nothing more to be learnt about a backend that is out already.
+            None => None,
+            Some(_) => credentials::of(self.snapshot, backend, diagnostics).ok(),
+        };
+        Some(Service {
+            schema: schema?,
+            header_mutation: spec.header_mutation.clone(),
+            body_mutation: spec.body_mutation.clone(),
+            credential: credential?,
+            cluster: cluster?,
+        })
+    }
+
+    fn destination(
+        &mut self,
+        backend: &Located<AIServiceBackend>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<ClusterPlan> {
+        const FIELD: &str = "spec.backendRef";
+        let reference = &backend.spec.backend_ref;
+        if reference.group != BACKEND_GROUP || reference.kind != "Backend" {
+            let message = format!("a {} cannot be the destination", reference.kind);
+            diagnostics.push(
+                backend
+                    .error(FIELD, message)
+                    .help(format!("refer to a Backend: kind: Backend, group: {BACKEND_GROUP}")),
+            );
+            return None;
+        }
+        let namespace = reference.namespace.as_deref().unwrap_or(backend.namespace());
+        let to = To { group: BACKEND_GROUP, kind: "Backend", namespace, name: &reference.name };
+        // Envoy Gateway checks the generated HTTPRoute, this project the AIServiceBackend; either grant shows consent.
+        let ours = From {
+            group: "aigateway.envoyproxy.io",
+            kind: "AIServiceBackend",
+            namespace: backend.namespace(),
+        };
+        let theirs =
+            From { group: "gateway.networking.k8s.io", kind: "HTTPRoute", namespace: backend.namespace() };
+        if !allowed(self.snapshot, ours, to) && !allowed(self.snapshot, theirs, to) {
+            let message =
+                format!("the Backend is in namespace `{namespace}`, which does not allow this reference");
+            diagnostics.push(backend.error(&format!("{FIELD}.namespace"), message).help(missing(theirs, to)));
+            return None;
+        }
+        match self.snapshot.backends.get(namespace, &reference.name) {
+            Some(found) => self.cluster(found, diagnostics),
+            None => {
+                let message = format!("there is no Backend {namespace}/{}", reference.name);
+                let help = suggest(&reference.name, self.snapshot.backends.names_in(namespace));
+                diagnostics.push(backend.error(&format!("{FIELD}.name"), message).help(help));
+                None
+            }
+        }
+    }
+
+    fn cluster(&mut self, backend: &Located<Backend>, diagnostics: &mut Diagnostics) -> Option<ClusterPlan> {
+        if let Some(known) = self.clusters.get(&backend.order) {
+            return known.clone();
+        }
+        let cluster = match self.destinations.cluster(backend, diagnostics) {
+            Ok(cluster) => Some(cluster),
+            Err(destinations::Unavailable) => None,
+        };
+        self.clusters.insert(backend.order, cluster.clone());
+        cluster
+    }
+}
