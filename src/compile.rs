@@ -38,21 +38,11 @@ pub use redacted::redacted;
 
 use crate::config::{self, Config};
 use crate::diagnostics::Diagnostics;
+use crate::exchange::{MODEL_HEADER, NO_ROUTE, ROUTING_HEADER};
+use crate::mutation::METADATA_NAMESPACE;
 use crate::resources::Snapshot;
 
 use plan::{ListenerPlan, Plan};
-
-/// The header that Envoy's routes and the processor agree on; never believed from a client.
-const ROUTING_HEADER: &str = "x-ai-eg-route";
-
-/// The header that holds the model of a request.
-const MODEL_HEADER: &str = "x-ai-eg-model";
-
-/// The namespace of the dynamic metadata that the processor may write.
-const METADATA_NAMESPACE: &str = "io.envoy.ai_gateway";
-
-/// What a client reads whose request no rule matches. The text is part of the contract.
-const NOT_FOUND_BODY: &str = "No matching route found. It is likely that the model specified your request is not configured in the Gateway";
 
 /// What is not in the files.
 #[derive(Debug, Clone)]

@@ -1,5 +1,7 @@
 //! EnvoyProxies: the access logs that a Gateway's parameters ask for.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::envoy_gateway::{
     EnvoyProxy, ProxyAccessLogFormat, ProxyAccessLogFormatType, ProxyAccessLogSetting, ProxyAccessLogType,
@@ -73,7 +75,7 @@ fn setting_plans(
         return Vec::new();
     }
     for (index, expression) in setting.matches.iter().enumerate() {
-        if let Err(error) = cel::Program::compile(expression) {
+        if let Some(error) = refusal(expression) {
             let message = format!("this is not a CEL expression: {error}");
             let help = "this access log is left out until it is mended";
             diagnostics.push(proxy.error(&format!("{field}.matches[{index}]"), message).help(help));
@@ -97,6 +99,23 @@ fn setting_plans(
         }
     }
     plans
+}
+
+/// Why an expression is no CEL. What is too large to be tried here is left to Envoy.
+fn refusal(expression: &str) -> Option<String> {
+    // The parser recurses once for each operator and bracket.
+    let operators = expression
+        .bytes()
+        .filter(|byte| !byte.is_ascii_alphanumeric() && !byte.is_ascii_whitespace())
+        .count();
+    if expression.len() > 4096 || operators > 512 {
+        return None;
+    }
+    match catch_unwind(AssertUnwindSafe(|| cel::Program::compile(expression))) {
+        Ok(Ok(_)) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(_) => Some("it cannot be parsed".to_owned()),
+    }
 }
 
 fn format(written: &ProxyAccessLogFormat) -> LogFormat {

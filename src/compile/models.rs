@@ -1,6 +1,7 @@
 //! What the models endpoints list, and which costs are computed.
 
 use crate::config::{HeaderMatchType, LlmRequestCost, Model, Models, RouteCost};
+use crate::cost::{Cost, CostKind};
 use crate::diagnostics::Diagnostics;
 
 use super::MODEL_HEADER;
@@ -108,5 +109,5 @@ pub(super) fn costs(routes: &[AttachedRoute<'_>], diagnostics: &mut Diagnostics)
 
 /// Why an expression would be refused by the processor.
 fn refusal(expression: &str) -> Option<String> {
-    cel::Program::compile(expression).err().map(|error| error.to_string())
+    Cost::new(CostKind::Cel(expression)).err().map(|error| error.to_string())
 }

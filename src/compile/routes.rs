@@ -11,6 +11,7 @@ use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRuleMatch};
 use crate::resources::types::ParentReference;
 use crate::resources::{Located, Snapshot};
+use crate::routing::Condition;
 
 use super::digest::Digest;
 use super::hostnames;
@@ -178,7 +179,7 @@ fn matches(
                 continue;
             }
             if header.kind == HeaderMatchType::RegularExpression {
-                if let Err(reason) = check_expression(&header.value) {
+                if let Err(reason) = check_expression(&name, &header.value) {
                     let message = format!("this is not a regular expression that Envoy takes: {reason}");
                     let help = "the syntax is RE2's, over the whole value; this match is left out until it is mended";
                     diagnostics.push(route.error(&format!("{}.value", field()), message).help(help));
@@ -192,17 +193,13 @@ fn matches(
     written.iter().enumerate().filter_map(one).collect()
 }
 
-fn check_expression(expression: &str) -> Result<(), String> {
-    match regex::Regex::new(&format!("^(?:{expression})$")) {
-        Ok(_) => Ok(()),
-        Err(regex::Error::CompiledTooBig(_)) => Err("it is too large".to_owned()),
-        // The last line of the parser's drawing is the reason.
-        Err(error) => {
-            let text = error.to_string();
-            let last = text.lines().last().unwrap_or_default();
-            Err(last.trim().trim_start_matches("error: ").to_owned())
-        }
-    }
+/// Whether the processor takes an expression; it takes none that Envoy would not.
+fn check_expression(name: &str, expression: &str) -> Result<(), String> {
+    let Err(error) = Condition::regex(name, expression) else { return Ok(()) };
+    // Parsers draw the place over several lines; the last one is the reason.
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    Err(last.trim().trim_start_matches("error: ").to_owned())
 }
 
 /// One match with what decides its place.

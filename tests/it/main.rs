@@ -1,3 +1,4 @@
 //! The integration tests: one binary, one module a concern.
 
+mod envoy_validate;
 mod extproc;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::config::{HeaderMatch, HeaderMatchType, RuleMatch};
 
 use super::super::plan::{Action, Forward, ListenerPlan, RulePlan};
-use super::super::{NOT_FOUND_BODY, ROUTING_HEADER};
+use super::super::{NO_ROUTE, ROUTING_HEADER};
 use super::duration;
 
 /// How long a stream may be silent where nothing else is said; what the listener sets.
@@ -98,7 +98,7 @@ fn forward(target: &Forward) -> Value {
 }
 
 fn not_found() -> Value {
-    json!({ "status": 404, "body": { "inline_string": NOT_FOUND_BODY } })
+    json!({ "status": 404, "body": { "inline_string": NO_ROUTE } })
 }
 
 fn plain_text() -> Value {

@@ -67,7 +67,7 @@ fn more_headers_then_more_exact_then_age_then_name_then_order() {
         backends_in_order(&compiled).iter().map(|name| format!("backend/default/{name}")).collect();
     assert_eq!(clusters, expected);
     assert_eq!(routes.last().expect("a route")["direct_response"]["status"], 404);
-    assert_eq!(routes.last().expect("a route")["direct_response"]["body"]["inline_string"], NOT_FOUND_BODY);
+    assert_eq!(routes.last().expect("a route")["direct_response"]["body"]["inline_string"], NO_ROUTE);
 }
 
 #[test]
