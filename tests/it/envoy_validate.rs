@@ -172,6 +172,10 @@ fn header() -> impl Strategy<Value = String> {
         "a{1,1000}{1,1000}",
         "\\b",
         "(?=a)",
+        "(?x) a",
+        "[a&&b]",
+        "\\Aa\\z",
+        "\\Qa.b\\E",
     ]);
     let name =
         prop::sample::select(vec!["x-ai-eg-model", "X-Tenant", "host", "authorization", "x!#$%&'*+.^_`|~"]);
