@@ -19,6 +19,9 @@ const MAX_ERRORS: usize = 100;
 /// Findings of one file beyond this number are not looked for.
 const MAX_FINDINGS: usize = 1000;
 
+/// Longer lines, as of JSON on one line, are not repeated in findings.
+const MAX_LINE: usize = 4096;
+
 /// Kinds that are known but have no meaning here yet, by API group.
 const NOT_SERVED: &[(&str, &[&str])] = &[
     ("aigateway.envoyproxy.io", &["GatewayConfig", "MCPRoute", "QuotaPolicy"]),
@@ -101,12 +104,15 @@ impl Source {
         Location { file: Arc::clone(&self.name), line, column }
     }
 
-    /// A line without its end; lines count from one.
+    /// A line without its end, unless it is too long to be shown; lines count from one.
     pub(super) fn line(&self, number: u32) -> Option<&str> {
         let index = usize::try_from(number).ok()?.checked_sub(1)?;
         let start = *self.lines.get(index)?;
         let end = self.lines.get(index + 1).copied().unwrap_or(self.text.len());
-        self.text.get(start..end).map(|line| line.trim_end_matches(['\r', '\n']))
+        self.text
+            .get(start..end)
+            .filter(|line| line.len() <= MAX_LINE)
+            .map(|line| line.trim_end_matches(['\r', '\n']))
     }
 }
 
@@ -124,8 +130,13 @@ pub fn parse(
     sources: impl IntoIterator<Item = Source>,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> (Snapshot, Diagnostics) {
-    let mut reader =
-        Reader { snapshot: Snapshot::default(), findings: Diagnostics::new(), order: 0, environment };
+    let mut reader = Reader {
+        snapshot: Snapshot::default(),
+        findings: Diagnostics::new(),
+        order: 0,
+        limit: 0,
+        environment,
+    };
     for source in sources {
         reader.source(&Arc::new(source));
     }
@@ -136,15 +147,17 @@ struct Reader<'a> {
     snapshot: Snapshot,
     findings: Diagnostics,
     order: usize,
+    /// How many findings there may be when the current file is done.
+    limit: usize,
     environment: Environment<'a>,
 }
 
 impl Reader<'_> {
     fn source(&mut self, source: &Arc<Source>) {
         let mut errors = 0;
-        let before = self.findings.len();
+        self.limit = self.findings.len() + MAX_FINDINGS;
         for (lines_before, text) in tree::documents(&source.text) {
-            if errors > MAX_ERRORS || self.findings.len() - before > MAX_FINDINGS {
+            if errors > MAX_ERRORS || self.findings.len() > self.limit {
                 let message = format!("too many problems; the rest of {} is not read", quote(&source.name));
                 return self.findings.push(Diagnostic::error(message).help("mend these first"));
             }
@@ -169,7 +182,12 @@ impl Reader<'_> {
             findings: Vec::new(),
         };
         if let Some(items) = list_items(node) {
-            return items.iter().for_each(|item| self.object(source, item));
+            for item in items {
+                if self.findings.len() <= self.limit {
+                    self.object(source, item);
+                }
+            }
+            return;
         }
         let served = identity(&mut walk, node);
         walk.repeated_keys(node, "");

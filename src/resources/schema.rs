@@ -10,6 +10,9 @@ use regex::Regex;
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::Value;
 
+#[cfg(test)]
+mod tests;
+
 /// What a value must look like.
 #[derive(Debug)]
 pub(super) enum Shape {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::types::{Opaque, PolicyTargetReference, SecretObjectReference};
+use super::types::{LocalObjectReference, Opaque, SecretObjectReference};
 
 /// The credential that is sent to the backends it targets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -20,7 +20,7 @@ pub struct BackendSecurityPolicySpec {
     /// The AIServiceBackends it applies to.
     #[serde(default)]
     #[schemars(length(max = 16))]
-    pub target_refs: Vec<PolicyTargetReference>,
+    pub target_refs: Vec<LocalObjectReference>,
     /// Which kind of credential.
     #[serde(rename = "type")]
     pub kind: BackendSecurityPolicyType,

@@ -532,6 +532,11 @@ fn hostile_yaml_is_refused_quickly() {
     assert_says(&"[x],".repeat(500_000).replacen('[', "[[", 1), &["not valid YAML"]);
     assert!(Snapshot::parse(&"---\nx\n".repeat(50_000)).1.len() <= 102);
     assert_says("a: *nowhere\n", &["not valid YAML"]);
+    let fields: String = (0..60_000).map(|n| format!("backendRefs{n}: 1, ")).collect();
+    let many = format!("{{apiVersion: v1, kind: Service, metadata: {{name: s}}, {fields}}}");
+    assert!(messages(&many).len() < 100_000, "findings are bounded and long lines are not repeated");
+    let items = "{apiVersion: v1, kind: Pod},".repeat(20_000);
+    assert!(Snapshot::parse(&format!("{{apiVersion: v1, kind: List, items: [{items}]}}")).1.len() < 1_100);
 }
 
 #[test]

@@ -135,6 +135,10 @@ impl Walk<'_> {
 
     /// Returns the name that was probably meant.
     fn unknown_field(&mut self, shape: &Object, key: &Key, path: &str, skip: &[&str]) -> Option<String> {
+        // The search for a near name costs too much to do for findings that are not kept.
+        if self.findings.len() >= MAX_FINDINGS && self.failed() {
+            return None;
+        }
         let known = shape.fields.keys().chain(&shape.not_served).map(String::as_str);
         let all = known.clone().chain(skip.iter().copied()).chain(shape.accepted.iter().map(String::as_str));
         let near = nearest(&key.name, all).map(str::to_owned);
