@@ -2,3 +2,5 @@
 
 mod envoy_validate;
 mod extproc;
+#[cfg(test)]
+mod layers;
