@@ -36,6 +36,9 @@ use envoy_binary::{EnvoyBinary, EnvoyBinaryError, Search};
 use envoy_process::{EnvoyArguments, EnvoyProcess};
 use runtime_dir::RuntimeDir;
 
+/// Under which name this part logs.
+const LOG: &str = "aigw::run";
+
 /// How long the processor may take to end once Envoy is gone: nobody waits for an answer by then.
 const PROCESSOR_GRACE: Duration = Duration::from_secs(2);
 
@@ -121,7 +124,7 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
     }
     check_ports(options, &compiled)?;
     let search = Search::from_env(options.envoy.clone());
-    let binary = search.find(&mut |notice| tracing::info!("{notice}")).await?;
+    let binary = search.find(&mut |notice| tracing::info!(target: LOG, "{notice}")).await?;
     let backends = start_backends(&compiled).await?;
     let processor = start_processor(options, &compiled, &folder)?;
     let mut envoy = start_envoy(options, &compiled, &binary, &folder).await?;
@@ -155,10 +158,20 @@ fn write(text: &str) -> Result<(), RunError> {
 fn check_ports(options: &RunOptions, compiled: &Compiled) -> Result<(), RunError> {
     for listener in &compiled.listeners {
         let purpose = format!("listener \"{}\"", listener.name);
-        ports::check(options.listen_address, listener.port, &purpose, &format!("--listen {}=PORT", listener.name))?;
+        ports::check(
+            options.listen_address,
+            listener.port,
+            &purpose,
+            &format!("--listen {}=PORT", listener.name),
+        )?;
     }
     let admin = options.admin_address();
-    ports::check(admin.ip(), admin.port(), "/health and /metrics", "--admin-port PORT (0 lets the system choose)")?;
+    ports::check(
+        admin.ip(),
+        admin.port(),
+        "/health and /metrics",
+        "--admin-port PORT (0 lets the system choose)",
+    )?;
     Ok(())
 }
 
@@ -182,11 +195,15 @@ async fn start_backends(compiled: &Compiled) -> Result<Vec<testbackend::Handle>,
     Ok(handles)
 }
 
-fn start_processor(options: &RunOptions, compiled: &Compiled, folder: &RuntimeDir) -> Result<Processor, RunError> {
+fn start_processor(
+    options: &RunOptions,
+    compiled: &Compiled,
+    folder: &RuntimeDir,
+) -> Result<Processor, RunError> {
     let (runtime, problems) = Runtime::new(compiled.config.clone());
     for problem in &problems {
         // What the compiler lets through the processor takes; if not, the rule is refused and the log says why.
-        tracing::error!("{problem}");
+        tracing::error!(target: LOG, "{problem}");
     }
     let slot = Slot::default();
     slot.publish(runtime);
@@ -221,15 +238,19 @@ impl Gateway {
     async fn stop(self, options: &RunOptions, signals: &mut Signals) {
         self.processor.begin_drain();
         let within = options.drain_timeout.0;
-        tracing::info!("stopping: requests in flight have {} s to end; once more Ctrl-C stops at once", within.as_secs());
+        tracing::info!(
+            target: LOG,
+            "stopping: requests in flight have {} s to end; once more Ctrl-C stops at once",
+            within.as_secs()
+        );
         let left = tokio::select! {
             left = self.envoy.drain(within) => Some(left),
             () = signals.next() => None,
         };
         match left {
             Some(0) => {}
-            Some(left) => tracing::warn!("{left} requests were still in flight and are cut off"),
-            None => tracing::warn!("stopping at once"),
+            Some(left) => tracing::warn!(target: LOG, "{left} requests were still in flight and are cut off"),
+            None => tracing::warn!(target: LOG, "stopping at once"),
         }
         let Self { envoy, processor, backends, _folder } = self;
         envoy.stop().await;

@@ -38,9 +38,15 @@ fn default_file() -> Result<String, RunError> {
 }
 
 /// Compiles for a run whose sockets are in `folder`.
-pub(super) fn compile(snapshot: &Snapshot, options: &RunOptions, folder: &Path) -> Result<Compiled, RunError> {
+pub(super) fn compile(
+    snapshot: &Snapshot,
+    options: &RunOptions,
+    folder: &Path,
+) -> Result<Compiled, RunError> {
     let mut secret = [0; 32];
-    SystemRandom::new().fill(&mut secret).map_err(|_| io::Error::other("this system gives no random numbers"))?;
+    SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| io::Error::other("this system gives no random numbers"))?;
     let mut compiled = compile::compile(
         snapshot,
         &CompileOptions {

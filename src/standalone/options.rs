@@ -113,8 +113,11 @@ mod tests {
 
     #[test]
     fn listeners_and_durations() {
-        let options = parse(&["--listen", "http=8080", "--listen", "gw/b=0", "--drain-timeout", "1m30s", "f"]).expect("fine");
-        let ports: Vec<_> = options.listen.iter().map(|chosen| (chosen.listener.as_str(), chosen.port)).collect();
+        let options =
+            parse(&["--listen", "http=8080", "--listen", "gw/b=0", "--drain-timeout", "1m30s", "f"])
+                .expect("fine");
+        let ports: Vec<_> =
+            options.listen.iter().map(|chosen| (chosen.listener.as_str(), chosen.port)).collect();
         assert_eq!(ports, [("http", 8080), ("gw/b", 0)]);
         assert_eq!(options.drain_timeout.0, Duration::from_secs(90));
         assert_eq!(parse(&["--drain-timeout", "5"]).expect("fine").drain_timeout.0, Duration::from_secs(5));

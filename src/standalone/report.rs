@@ -60,7 +60,8 @@ impl Report<'_> {
         let model = listener.models.first().map_or("MODEL", String::as_str);
         let body = json!({ "model": model, "messages": [{ "role": "user", "content": "Hi." }] });
         let host = listener.hostname.as_ref();
-        let host = host.map_or_else(String::new, |host| format!(" \\\n    -H {}", quote(&format!("Host: {host}"))));
+        let host =
+            host.map_or_else(String::new, |host| format!(" \\\n    -H {}", quote(&format!("Host: {host}"))));
         format!(
             "  curl {}/v1/chat/completions \\\n    -H 'Content-Type: application/json'{host} \\\n    -d {}",
             self.url(listener),
