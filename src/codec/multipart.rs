@@ -82,7 +82,8 @@ impl<'a> Form<'a> {
                 return Err(FormError::CutOff("a boundary is not followed by a line break"));
             }
             let window = &body[headers..body.len().min(headers + MAX_PART_HEADERS)];
-            let length = memmem::find(window, b"\r\n\r\n").ok_or(FormError::CutOff("a part's headers do not end"))?;
+            let length =
+                memmem::find(window, b"\r\n\r\n").ok_or(FormError::CutOff("a part's headers do not end"))?;
             let start = headers + length + 4;
             // The line break that ends the headers may be the one before the delimiter: an empty part.
             let from = start - 2;
@@ -124,7 +125,8 @@ impl<'a> Form<'a> {
 
 fn boundary(content_type: &str) -> Option<String> {
     let boundary = parameter(content_type, "boundary")?;
-    let usable = (1..=MAX_BOUNDARY).contains(&boundary.len()) && boundary.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    let usable = (1..=MAX_BOUNDARY).contains(&boundary.len())
+        && boundary.bytes().all(|byte| (0x20..0x7f).contains(&byte));
     usable.then_some(boundary)
 }
 
@@ -182,7 +184,9 @@ mod tests {
 
     fn form(parts: &[(&str, &str)]) -> String {
         let part = |(disposition, content): &(&str, &str)| {
-            format!("--b b\r\nContent-Disposition: form-data; {disposition}\r\nX-Other: a\r\n\r\n{content}\r\n")
+            format!(
+                "--b b\r\nContent-Disposition: form-data; {disposition}\r\nX-Other: a\r\n\r\n{content}\r\n"
+            )
         };
         parts.iter().map(part).collect::<String>() + "--b b--\r\nepilogue"
     }
@@ -226,8 +230,16 @@ mod tests {
             ("multipart/form-data; boundary=b", "nothing", "does not occur"),
             ("multipart/form-data; boundary=b", "--b", "not followed by a line break"),
             ("multipart/form-data; boundary=b", "--b\r\na: b", "headers do not end"),
-            ("multipart/form-data; boundary=b", "--b\r\ncontent-disposition: x; name=a\r\n\r\ncut", "does not end"),
-            ("multipart/form-data; boundary=b", "--b\r\nx: y\r\n\r\na\r\n--b--", "part 1 of the form has no name"),
+            (
+                "multipart/form-data; boundary=b",
+                "--b\r\ncontent-disposition: x; name=a\r\n\r\ncut",
+                "does not end",
+            ),
+            (
+                "multipart/form-data; boundary=b",
+                "--b\r\nx: y\r\n\r\na\r\n--b--",
+                "part 1 of the form has no name",
+            ),
         ] {
             let error = Form::parse(content_type, body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(part), "{body:?}: {error}");

@@ -38,13 +38,16 @@ impl ModelRequest {
         let is_form = Form::is_content_type(content_type);
         if endpoint.is_multipart() {
             if !is_form {
-                let message = format!("malformed request: expected multipart/form-data for {}", endpoint.path());
+                let message =
+                    format!("malformed request: expected multipart/form-data for {}", endpoint.path());
                 return Err(message.into());
             }
             return Self::of_form(content_type, body);
         }
         if is_form {
-            return Err("malformed request: multipart body not supported for this endpoint".to_owned().into());
+            return Err("malformed request: multipart body not supported for this endpoint"
+                .to_owned()
+                .into());
         }
         let peek = RequestPeek::parse(body).map_err(|MalformedRequest(error)| Refused {
             details: "malformed_json",
@@ -52,7 +55,9 @@ impl ModelRequest {
         })?;
         check(endpoint, &peek).map_err(Refused::from)?;
         let streaming = match endpoint {
-            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses | Endpoint::Messages => peek.stream,
+            Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::Responses | Endpoint::Messages => {
+                peek.stream
+            }
             Endpoint::Speech => peek.stream_format.as_deref() == Some("sse"),
             _ => false,
         };
@@ -83,7 +88,9 @@ fn check(endpoint: Endpoint, peek: &RequestPeek) -> Result<(), String> {
         Endpoint::Embeddings if peek.has_input && peek.has_messages => {
             "malformed request: `input` and `messages` exclude each other"
         }
-        Endpoint::Messages | Endpoint::CountTokens if peek.model.as_deref().unwrap_or_default().is_empty() => {
+        Endpoint::Messages | Endpoint::CountTokens
+            if peek.model.as_deref().unwrap_or_default().is_empty() =>
+        {
             "invalid request body: model field is required"
         }
         Endpoint::Tokenize if peek.model.as_deref().unwrap_or_default().is_empty() => {
@@ -133,12 +140,17 @@ mod tests {
             (Endpoint::CountTokens, r#"{"model":""}"#, "model field is required"),
             (Endpoint::Tokenize, r#"{"prompt":"a"}"#, "model is required"),
             (Endpoint::Tokenize, r#"{"model":"m","prompt":"a","messages":[]}"#, "exclude each other"),
-            (Endpoint::Tokenize, r#"{"model":"m","messages":[],"continue_final_message":true}"#, "add_generation_prompt"),
+            (
+                Endpoint::Tokenize,
+                r#"{"model":"m","messages":[],"continue_final_message":true}"#,
+                "add_generation_prompt",
+            ),
         ] {
             let error = read(endpoint, body).unwrap_err();
             assert!(error.contains(part), "{endpoint:?}: {error}");
         }
-        let fine = r#"{"model":"m","messages":[],"continue_final_message":true,"add_generation_prompt":false}"#;
+        let fine =
+            r#"{"model":"m","messages":[],"continue_final_message":true,"add_generation_prompt":false}"#;
         assert!(read(Endpoint::Tokenize, fine).is_ok());
     }
 
@@ -154,14 +166,20 @@ mod tests {
         assert!(error.message.contains("multipart body not supported"), "{error}");
         let error = read(Endpoint::Transcriptions, "{}").unwrap_err();
         assert!(error.contains("expected multipart/form-data"), "{error}");
-        let part = |name: &str, value: &str| format!("--b\r\ncontent-disposition: form-data; name={name}\r\n\r\n{value}\r\n");
+        let part = |name: &str, value: &str| {
+            format!("--b\r\ncontent-disposition: form-data; name={name}\r\n\r\n{value}\r\n")
+        };
         for (fields, missing) in [
             (part("model", "m"), "`file` is missing"),
             (part("file", "x"), "`model` is missing"),
-            (part("model", "m") + &part("file", "x") + &part("temperature", "warm"), "`temperature` must be a number"),
+            (
+                part("model", "m") + &part("file", "x") + &part("temperature", "warm"),
+                "`temperature` must be a number",
+            ),
         ] {
             let body = fields + "--b--\r\n";
-            let error = ModelRequest::read(Endpoint::Translations, content_type, body.as_bytes()).unwrap_err();
+            let error =
+                ModelRequest::read(Endpoint::Translations, content_type, body.as_bytes()).unwrap_err();
             assert!(error.message.contains(missing), "{error}");
         }
     }

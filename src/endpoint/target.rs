@@ -66,7 +66,9 @@ impl ApiTarget {
                 Endpoint::CountTokens => Some("/v1/messages/count_tokens".to_owned()),
                 _ => None,
             },
-            ApiSchemaName::Cohere => (endpoint == Endpoint::Rerank).then(|| format!("{}/rerank", self.prefix)),
+            ApiSchemaName::Cohere => {
+                (endpoint == Endpoint::Rerank).then(|| format!("{}/rerank", self.prefix))
+            }
             ApiSchemaName::AWSBedrock
             | ApiSchemaName::GCPVertexAI
             | ApiSchemaName::GCPAnthropic
@@ -90,7 +92,18 @@ fn segment(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'~' | b':' | b'@' | b'=' | b'+' | b'&' | b'$' => {
+            b'a'..=b'z'
+            | b'A'..=b'Z'
+            | b'0'..=b'9'
+            | b'-'
+            | b'_'
+            | b'~'
+            | b':'
+            | b'@'
+            | b'='
+            | b'+'
+            | b'&'
+            | b'$' => {
                 encoded.push(char::from(byte));
             }
             // A name of dots alone would be read as "this folder" or "the one above".
@@ -106,7 +119,12 @@ fn segment(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn path(schema: ApiSchemaName, prefix: Option<&str>, version: Option<&str>, endpoint: Endpoint) -> Option<String> {
+    fn path(
+        schema: ApiSchemaName,
+        prefix: Option<&str>,
+        version: Option<&str>,
+        endpoint: Endpoint,
+    ) -> Option<String> {
         ApiTarget::new(schema, prefix, version).path(endpoint, "m")
     }
 
@@ -139,7 +157,10 @@ mod tests {
 
     #[test]
     fn cohere_and_anthropic_are_where_they_say() {
-        assert_eq!(path(ApiSchemaName::Cohere, None, Some("v3"), Endpoint::Rerank).as_deref(), Some("/v3/rerank"));
+        assert_eq!(
+            path(ApiSchemaName::Cohere, None, Some("v3"), Endpoint::Rerank).as_deref(),
+            Some("/v3/rerank")
+        );
         assert_eq!(path(ApiSchemaName::Cohere, None, None, Endpoint::Rerank).as_deref(), Some("/v2/rerank"));
         let anthropic = |prefix, endpoint| path(ApiSchemaName::Anthropic, prefix, None, endpoint);
         assert_eq!(anthropic(Some(""), Endpoint::Messages).as_deref(), Some("/v1/messages"));
@@ -151,7 +172,9 @@ mod tests {
     #[test]
     fn a_model_cannot_leave_its_path_segment() {
         let azure = ApiTarget::new(ApiSchemaName::AzureOpenAI, None, Some("v"));
-        for (model, shown) in [("../x", "..%2Fx"), ("a?b#c", "a%3Fb%23c"), ("..", "%2E%2E"), ("gpt-4.1", "gpt-4.1")] {
+        for (model, shown) in
+            [("../x", "..%2Fx"), ("a?b#c", "a%3Fb%23c"), ("..", "%2E%2E"), ("gpt-4.1", "gpt-4.1")]
+        {
             let expected = format!("/openai/deployments/{shown}/embeddings?api-version=v");
             assert_eq!(azure.path(Endpoint::Embeddings, model), Some(expected));
         }

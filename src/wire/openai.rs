@@ -84,7 +84,8 @@ impl RequestPeek {
             has_input: members.input.is_some(),
             has_messages: members.messages.is_some(),
             has_prompt: members.prompt.is_some(),
-            continue_final_message: flag("continue_final_message", members.continue_final_message)?.unwrap_or(false),
+            continue_final_message: flag("continue_final_message", members.continue_final_message)?
+                .unwrap_or(false),
             add_generation_prompt: flag("add_generation_prompt", members.add_generation_prompt)?,
             include_usage: stream_options.and_then(|options| options.include_usage).unwrap_or(false),
         })
