@@ -3,5 +3,4 @@
 
 pub mod encoding;
 pub mod json;
-pub mod multipart;
 pub mod sse;

@@ -35,7 +35,12 @@ impl Headers {
         self.get(name).and_then(|value| std::str::from_utf8(value).ok())
     }
 
-    /// All values of that name joined by a comma, as Envoy's header matchers see them.
+    /// All values of that name, in the order received.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.0.iter().filter(move |(key, _)| key == name.as_bytes()).map(|(_, value)| value.as_ref())
+    }
+
+    /// All values of that name joined by a comma, as one list.
     pub fn joined(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         let mut values = self.0.iter().filter(|(key, _)| key == name.as_bytes()).map(|(_, value)| value);
         let first = values.next()?;

@@ -3,16 +3,14 @@
 //! First the most specific host name ([`Hosts`]), then, among its entries only, the first whose conditions all hold
 //! ([`Matcher`]). Both mean what they mean in Envoy's `RouteConfiguration`, so that the two never disagree.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
-
-use ::regex::bytes::Regex;
 
 mod hosts;
 mod regex;
 
 pub use hosts::{HostError, Hosts};
+use regex::Expression;
 pub use regex::RegexError;
 
 /// The header that most entries test for an exact value, by which they are indexed.
@@ -32,13 +30,9 @@ impl Router {
         (Self(hosts), errors)
     }
 
-    /// The rule for a request to `authority` (a port in it does not matter), whose headers `header` gives by lower-case
-    /// name; see [`Matcher::find`].
-    pub fn select<'h>(
-        &self,
-        authority: &str,
-        header: impl Fn(&str) -> Option<Cow<'h, [u8]>>,
-    ) -> Option<usize> {
+    /// The rule for a request to `authority` (a port in it does not matter), whose headers' values `header` gives by
+    /// lower-case name; see [`Matcher::find`].
+    pub fn select<'h>(&self, authority: &str, header: impl Fn(&str) -> Vec<&'h [u8]>) -> Option<usize> {
         self.0.find(authority)?.find(header)
     }
 }
@@ -52,8 +46,8 @@ pub struct Entry {
     pub rule: usize,
 }
 
-/// A test of one header. An absent header never passes. One that occurs several times has its values joined by commas, in
-/// order, and nothing else.
+/// A test of one header. An absent header never passes. One that occurs several times passes if any of its values
+/// does, each taken by itself: Envoy 1.40 (`envoy.reloadable_features.match_headers_individually`) does not join them.
 #[derive(Debug, Clone)]
 pub struct Condition {
     name: String,
@@ -63,7 +57,7 @@ pub struct Condition {
 #[derive(Debug, Clone)]
 enum Test {
     Exact(Vec<u8>),
-    Regex(Regex),
+    Regex(Expression),
 }
 
 impl Condition {
@@ -147,20 +141,21 @@ impl Matcher {
         matcher
     }
 
-    /// The rule of the first entry that holds. `header` gives the value of a header by its lower-case name, several values
-    /// joined by commas, and is called once at most for each name.
-    pub fn find<'h>(&self, header: impl Fn(&str) -> Option<Cow<'h, [u8]>>) -> Option<usize> {
-        let values: Vec<OnceCell<Option<Cow<'h, [u8]>>>> = vec![OnceCell::new(); self.names.len()];
-        let value = |name: usize| values[name].get_or_init(|| header(&self.names[name])).as_deref();
+    /// The rule of the first entry that holds. `header` gives the values of a header by its lower-case name, none if it is
+    /// absent, and is called once at most for each name.
+    pub fn find<'h>(&self, header: impl Fn(&str) -> Vec<&'h [u8]>) -> Option<usize> {
+        let values: Vec<OnceCell<Vec<&'h [u8]>>> = vec![OnceCell::new(); self.names.len()];
+        let value = |name: usize| values[name].get_or_init(|| header(&self.names[name])).as_slice();
         let holds = |order: &&usize| {
             self.entries[**order]
                 .tests
                 .iter()
-                .all(|(name, test)| value(*name).is_some_and(|value| test.holds(value)))
+                .all(|(name, test)| value(*name).iter().any(|value| test.holds(value)))
         };
 
-        let indexed = value(0).and_then(|value| self.indexed.get(value)).map_or(&[][..], Vec::as_slice);
-        let first = indexed.iter().find(&holds).copied();
+        // There is one value, but for requests that are not the gateway's own making.
+        let indexed = value(0).iter().filter_map(|value| self.indexed.get(*value));
+        let first = indexed.filter_map(|orders| orders.iter().find(&holds)).min().copied();
         // Of the others only those that come before it matter.
         let end =
             first.map_or(self.scanned.len(), |first| self.scanned.partition_point(|order| *order < first));

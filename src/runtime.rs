@@ -3,7 +3,6 @@
 mod backend;
 mod models;
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::backend::Backend;
-pub use self::models::{List as ModelList, ModelLists};
+pub use self::models::ModelLists;
 use crate::config::{self, Config, CostType, HeaderMatchType};
 use crate::cost::{Cost, CostKind, CostSet, RouteCost};
 use crate::routing::{Condition, Entry, Router};
@@ -155,9 +154,8 @@ impl Gateway {
         Self { name: gateway.name.as_str().into(), models: ModelLists::new(&gateway.models), router, rules }
     }
 
-    /// The rule of a request to `host` whose headers `header` gives, by lower-case name; several values of one header are
-    /// joined by commas, as Envoy's matchers see them.
-    pub fn select<'h>(&self, host: &str, header: impl Fn(&str) -> Option<Cow<'h, [u8]>>) -> Route {
+    /// The rule of a request to `host` whose headers' values `header` gives by lower-case name.
+    pub fn select<'h>(&self, host: &str, header: impl Fn(&str) -> Vec<&'h [u8]>) -> Route {
         let Some(index) = self.router.select(host, header) else { return Route::None };
         match self.rules.get(index) {
             Some(Some(rule)) => Route::Rule(Arc::clone(rule)),

@@ -155,6 +155,7 @@ impl Drop for Handle {
 /// # Errors
 /// The address cannot be listened on, or a certificate cannot be read, made or written.
 #[expect(clippy::unused_async, reason = "it needs a runtime, which callers of an async function have")]
+#[expect(clippy::disallowed_methods, reason = "the handle owns the task")]
 pub async fn start(listen: Listen, options: Options) -> io::Result<Handle> {
     let tls = tls::config(&options.tls)?;
     let listener = listen.bind()?;

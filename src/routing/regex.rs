@@ -8,9 +8,14 @@
 //! - `\<` and `\>` are the characters, not edges of words;
 //! - `\Q…\E` quotes, `\C` is any byte.
 //!
+//! Envoy gives RE2 neither expressions nor values as UTF-8: each *byte* is a character, of Latin-1. `.` therefore takes one
+//! byte of `é`, a class that holds `é` holds its two bytes, and a value that is not UTF-8 is a value as any other. Both
+//! sides are brought to that form here, written as UTF-8 for the library.
+//!
 //! What RE2 does not know is refused: flags other than `imsU`, counts above 1000. Known to remain: RE2 refuses some
-//! expressions that pass here (`a**`, unknown scripts in `\p{…}`), which Envoy then rejects with its whole configuration;
-//! and what `.` makes of bytes that are not UTF-8 is not promised.
+//! expressions that pass here (`a**`, unknown scripts in `\p{…}`), which Envoy then rejects with its whole configuration.
+
+use std::borrow::Cow;
 
 use ::regex::bytes::{Regex, RegexBuilder};
 
@@ -33,8 +38,26 @@ pub struct RegexError {
     pub reason: String,
 }
 
+/// An expression that matches whole values, or does not.
+#[derive(Debug, Clone)]
+pub(super) struct Expression(Regex);
+
+impl Expression {
+    pub(super) fn is_match(&self, value: &[u8]) -> bool {
+        self.0.is_match(&latin1(value))
+    }
+}
+
+/// Bytes taken as Latin-1, in UTF-8. ASCII is the same in both.
+fn latin1(bytes: &[u8]) -> Cow<'_, [u8]> {
+    if bytes.is_ascii() {
+        return Cow::Borrowed(bytes);
+    }
+    Cow::Owned(bytes.iter().map(|&byte| char::from(byte)).collect::<String>().into_bytes())
+}
+
 /// Compiles an expression that is to match whole values.
-pub(super) fn compile(expression: &str) -> Result<Regex, RegexError> {
+pub(super) fn compile(expression: &str) -> Result<Expression, RegexError> {
     let fail = |reason: String| {
         let mut expression: String = expression.chars().take(200).collect();
         if expression.len() == 200 {
@@ -45,12 +68,14 @@ pub(super) fn compile(expression: &str) -> Result<Regex, RegexError> {
     if expression.len() > MAX_LENGTH {
         return Err(fail(format!("it is longer than {MAX_LENGTH} bytes")));
     }
-    let rewritten = rewrite(expression).map_err(|reason| fail(reason.to_owned()))?;
+    let as_latin1: String = expression.bytes().map(char::from).collect();
+    let rewritten = rewrite(&as_latin1).map_err(|reason| fail(reason.to_owned()))?;
     RegexBuilder::new(&format!(r"\A(?:{rewritten})\z"))
         .size_limit(SIZE_LIMIT)
         .dfa_size_limit(SIZE_LIMIT)
         .nest_limit(NEST_LIMIT)
         .build()
+        .map(Expression)
         .map_err(|error| fail(reason(&error)))
 }
 
@@ -157,7 +182,7 @@ fn escape<'a>(tail: &'a str, in_class: bool, out: &mut String) -> Result<&'a str
             return Ok(rest);
         }
         'C' if !in_class => {
-            out.push_str("(?s-u:.)");
+            out.push_str("(?s:.)");
             return Ok(rest);
         }
         'Q' if !in_class => {

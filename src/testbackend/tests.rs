@@ -17,6 +17,11 @@ struct Cli {
     args: Args,
 }
 
+#[expect(clippy::disallowed_methods, reason = "the test's runtime is the owner, and ends with the test")]
+fn spawn(task: impl Future<Output: Send + 'static> + Send + 'static) {
+    drop(tokio::spawn(task));
+}
+
 async fn backend(flags: &[&str]) -> (Handle, SocketAddr) {
     let args = Cli::parse_from([&["testbackend", "--listen=127.0.0.1:0"], flags].concat()).args;
     let handle = start(args.listen, args.options).await.unwrap();
@@ -35,7 +40,7 @@ fn post(path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Request
 async fn send(addr: SocketAddr, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
     let socket = TcpStream::connect(addr).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
-    tokio::spawn(connection);
+    spawn(connection);
     sender.send_request(request).await
 }
 
@@ -180,7 +185,7 @@ async fn the_record_is_bounded() {
     let (handle, addr) = backend(&[]).await;
     let socket = TcpStream::connect(addr).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
-    tokio::spawn(connection);
+    spawn(connection);
     for _ in 0..300 {
         let response = sender.send_request(post("/v1/chat/completions", &[], "{}")).await.unwrap();
         response.into_body().collect().await.unwrap();
@@ -314,7 +319,7 @@ async fn http2_without_tls_and_over_tls_by_alpn() {
         let response = if flags.is_empty() {
             let (mut sender, connection) =
                 http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
-            tokio::spawn(connection);
+            spawn(connection);
             sender.send_request(request).await.unwrap()
         } else {
             let socket = tls_client(&ca, &["h2"])
@@ -324,7 +329,7 @@ async fn http2_without_tls_and_over_tls_by_alpn() {
             assert_eq!(socket.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
             let (mut sender, connection) =
                 http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
-            tokio::spawn(connection);
+            spawn(connection);
             sender.send_request(request).await.unwrap()
         };
         let body = response.into_body().collect().await.unwrap();
@@ -373,7 +378,7 @@ async fn a_unix_socket_serves_and_shutdown_frees_the_address() {
     let handle = start(Listen::Unix(path.clone()), Options::default()).await.unwrap();
     let socket = tokio::net::UnixStream::connect(&path).await.unwrap();
     let (mut sender, connection) = http1::handshake(TokioIo::new(socket)).await.unwrap();
-    tokio::spawn(connection);
+    spawn(connection);
     let response = sender.send_request(post("/v1/chat/completions", &[], "{}")).await.unwrap();
     assert_eq!(response.status(), 200);
     handle.shutdown().await;

@@ -1,0 +1,100 @@
+//! Envoy and the processor started apart, so that one can be changed or stopped without the other.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ai_gateway::compile::{CompileOptions, Compiled, PortOverride, RoutingSecret, Sockets, compile};
+use ai_gateway::resources::Snapshot;
+use ai_gateway::runtime::Runtime;
+use ai_gateway::server::{Listen, Processor, ProcessorOptions};
+use ai_gateway::source::Slot;
+
+use super::envoy::Envoy;
+use super::http::{Peer, get};
+
+/// An Envoy with the configuration of some resources, and the place where it looks for the processor.
+pub(crate) struct Planes {
+    pub(crate) envoy: Envoy,
+    /// Where the listener `http` is.
+    pub(crate) addr: SocketAddr,
+    // Both sockets' folder.
+    dir: tempfile::TempDir,
+}
+
+fn options(dir: &Path) -> CompileOptions {
+    CompileOptions {
+        // The same for every compilation, as within one process.
+        secret: RoutingSecret([7; 32]),
+        ca_bundle: None,
+        listen_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        first_port: 0,
+        ports: vec![PortOverride { listener: "http".to_owned(), port: 0 }],
+        sockets: Sockets {
+            extproc: dir.join("extproc.sock"),
+            envoy_admin: dir.join("unused.sock"),
+            embedded: dir.to_owned(),
+        },
+    }
+}
+
+fn compiled(yaml: &str, dir: &Path) -> Compiled {
+    let (snapshot, findings) = Snapshot::parse(yaml);
+    assert!(findings.is_empty(), "{findings:#?}");
+    let compiled = compile(&snapshot, &options(dir));
+    assert!(!compiled.diagnostics.has_errors(), "{}", compiled.diagnostics.render(false));
+    compiled
+}
+
+impl Planes {
+    /// Starts Envoy for these resources, without a processor.
+    pub(crate) async fn envoy(yaml: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let bootstrap = compiled(yaml, dir.path()).envoy.bootstrap();
+        let envoy = Envoy::start(|_| bootstrap).await?;
+        let listeners = envoy.admin("/listeners?format=json").await;
+        let listeners: serde_json::Value = serde_json::from_str(&listeners).expect("JSON");
+        let port = &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
+        let port = port.as_u64().and_then(|p| u16::try_from(p).ok()).expect("a port");
+        Some(Self { envoy, addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), dir })
+    }
+
+    /// Starts a processor for these resources where Envoy looks for it.
+    pub(crate) fn processor(&self, yaml: &str) -> Processor {
+        let slot = Slot::default();
+        let options = ProcessorOptions {
+            listen: Listen::Unix(self.dir.path().join("extproc.sock")),
+            admin: Some(Listen::Unix(self.admin_socket())),
+            slot: slot.clone(),
+        };
+        let processor = Processor::start(options).expect("a processor");
+        self.publish(&slot, yaml);
+        processor
+    }
+
+    fn publish(&self, slot: &Slot, yaml: &str) {
+        let (runtime, problems) = Runtime::new(compiled(yaml, self.dir.path()).config);
+        assert!(problems.is_empty(), "{problems:?}");
+        slot.publish(runtime);
+    }
+
+    fn admin_socket(&self) -> PathBuf {
+        self.dir.path().join("admin.sock")
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        Peer::Tcp(self.addr)
+    }
+
+    /// The sum of a metric's series, as Prometheus would read it.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = Peer::Unix(self.admin_socket()).send(get("/metrics")).await.text();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(name) && !line[name.len()..].starts_with(char::is_alphanumeric));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+}
+
+/// Long enough for what is in flight to end, and no test waits for it.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
