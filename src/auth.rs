@@ -9,11 +9,12 @@ use crate::headers::{HeaderEdits, Headers};
 pub const CLIENT_CREDENTIAL_HEADERS: [&str; 6] =
     ["authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization", "cookie"];
 
-/// A credential, ready to be put on requests.
+/// A static credential: one header with a secret value.
 #[derive(Debug, Clone)]
-pub enum Credential {
-    /// `Authorization: Bearer <key>`; the whole value is kept, so that signing is a copy.
-    Bearer(SecretString),
+pub struct Credential {
+    header: &'static str,
+    /// The whole value, so that signing is a copy.
+    value: SecretString,
 }
 
 /// Why a credential cannot be used.
@@ -28,26 +29,36 @@ pub enum CredentialError {
 }
 
 impl Credential {
-    /// An API key that is sent as a bearer token; surrounding white space is dropped.
-    pub fn api_key(key: &SecretString) -> Result<Self, CredentialError> {
-        let key = key.expose_secret().trim();
-        if key.is_empty() {
-            return Err(CredentialError::Empty);
-        }
-        if !key.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
-            return Err(CredentialError::NotAHeaderValue);
-        }
-        Ok(Self::Bearer(format!("Bearer {key}").into()))
+    /// `Authorization: Bearer <key>`. Surrounding white space of a key is dropped, here and below.
+    pub fn bearer(key: &SecretString) -> Result<Self, CredentialError> {
+        Ok(Self { header: "authorization", value: format!("Bearer {}", usable(key)?).into() })
+    }
+
+    /// `api-key: <key>`, as Azure OpenAI wants it.
+    pub fn azure_key(key: &SecretString) -> Result<Self, CredentialError> {
+        Ok(Self { header: "api-key", value: usable(key)?.into() })
+    }
+
+    /// `x-api-key: <key>`, as Anthropic wants it.
+    pub fn anthropic_key(key: &SecretString) -> Result<Self, CredentialError> {
+        Ok(Self { header: "x-api-key", value: usable(key)?.into() })
     }
 
     /// Puts the credential on a request, over whatever earlier edits set.
     pub fn sign(&self, edits: &mut HeaderEdits) {
-        match self {
-            Self::Bearer(value) => {
-                edits.set("authorization", Bytes::copy_from_slice(value.expose_secret().as_bytes()));
-            }
-        }
+        edits.set(self.header, Bytes::copy_from_slice(self.value.expose_secret().as_bytes()));
     }
+}
+
+fn usable(key: &SecretString) -> Result<&str, CredentialError> {
+    let key = key.expose_secret().trim();
+    if key.is_empty() {
+        return Err(CredentialError::Empty);
+    }
+    if !key.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
+        return Err(CredentialError::NotAHeaderValue);
+    }
+    Ok(key)
 }
 
 /// Takes the client's own credentials off a request.
@@ -66,19 +77,31 @@ mod tests {
     #[test]
     fn the_key_is_trimmed_and_sent_as_bearer() {
         let mut edits = HeaderEdits::default();
-        Credential::api_key(&" sk-1\n".into()).unwrap().sign(&mut edits);
+        Credential::bearer(&" sk-1\n".into()).unwrap().sign(&mut edits);
         assert_eq!(edits.set, [(Bytes::from("authorization"), Bytes::from("Bearer sk-1"))]);
     }
 
     #[test]
+    fn each_kind_has_its_header() {
+        let signed = |credential: Result<Credential, _>| {
+            let mut edits = HeaderEdits::default();
+            credential.unwrap().sign(&mut edits);
+            edits.set
+        };
+        let key = "k".into();
+        assert_eq!(signed(Credential::azure_key(&key)), [(Bytes::from("api-key"), Bytes::from("k"))]);
+        assert_eq!(signed(Credential::anthropic_key(&key)), [(Bytes::from("x-api-key"), Bytes::from("k"))]);
+    }
+
+    #[test]
     fn unusable_keys_are_refused() {
-        assert_eq!(Credential::api_key(&"  ".into()).unwrap_err(), CredentialError::Empty);
-        assert_eq!(Credential::api_key(&"a\nb".into()).unwrap_err(), CredentialError::NotAHeaderValue);
+        assert_eq!(Credential::bearer(&"  ".into()).unwrap_err(), CredentialError::Empty);
+        assert_eq!(Credential::bearer(&"a\nb".into()).unwrap_err(), CredentialError::NotAHeaderValue);
     }
 
     #[test]
     fn a_credential_does_not_print() {
-        let credential = Credential::api_key(&"sk-very-secret".into()).unwrap();
+        let credential = Credential::bearer(&"sk-very-secret".into()).unwrap();
         assert!(!format!("{credential:?}").contains("very-secret"));
     }
 

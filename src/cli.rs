@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::server::Listen;
+use crate::standalone;
 use crate::telemetry::{LogFormat, init_logs};
 use crate::testbackend;
 
@@ -35,6 +36,8 @@ struct Logs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the whole gateway on this machine, from Kubernetes-style files
+    Run(standalone::RunOptions),
     /// Run the external processor alone: Envoy connects to it over gRPC
     Extproc(extproc::Options),
     /// Run a stand-in for a model provider
@@ -62,6 +65,7 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return fail(&anyhow::Error::msg(error));
     }
     finish(match command {
+        Command::Run(options) => block_on(async { Ok(standalone::run(options).await?) }),
         Command::Extproc(options) => block_on(extproc::run(options)),
         Command::Testbackend(options) => block_on(run_testbackend(*options)),
         Command::Version => print_version(),

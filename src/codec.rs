@@ -3,4 +3,5 @@
 
 pub mod encoding;
 pub mod json;
+pub mod multipart;
 pub mod sse;

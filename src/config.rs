@@ -130,6 +130,12 @@ pub struct ApiSchema {
 pub struct Auth {
     /// `Authorization: Bearer <key>`.
     pub api_key: Option<ApiKeyAuth>,
+    /// `api-key: <key>`.
+    #[serde(rename = "azureAPIKey")]
+    pub azure_api_key: Option<ApiKeyAuth>,
+    /// `x-api-key: <key>`.
+    #[serde(rename = "anthropicAPIKey")]
+    pub anthropic_api_key: Option<ApiKeyAuth>,
 }
 
 /// A static API key.

@@ -1,23 +1,55 @@
-//! L1. The endpoints clients can call: which path is which, and what is read from its requests and answers.
+//! L1. The endpoints clients can call: which path is which, where each goes at a backend of which dialect, and what its
+//! requests say.
 
+mod request;
+mod target;
+
+pub use self::request::{ModelRequest, Refused};
+pub use self::target::ApiTarget;
 use crate::wire::ApiSchemaName;
 
 /// One endpoint of the client-facing API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "the names are those of the API")]
 pub enum Endpoint {
-    /// `POST /v1/chat/completions`
     ChatCompletions,
-    /// `POST /v1/completions`
     Completions,
-    /// `POST /v1/embeddings`
     Embeddings,
-    /// `GET /v1/models`, answered by the gateway itself.
+    Responses,
+    ResponsesInputTokens,
+    ImageGenerations,
+    Speech,
+    Transcriptions,
+    Translations,
+    Tokenize,
+    Rerank,
+    Messages,
+    CountTokens,
+    /// Answered by the gateway itself, in OpenAI's form.
     Models,
+    /// Answered by the gateway itself, in Anthropic's form.
+    AnthropicModels,
 }
 
 impl Endpoint {
     /// Every endpoint.
-    pub const ALL: [Self; 4] = [Self::ChatCompletions, Self::Completions, Self::Embeddings, Self::Models];
+    pub const ALL: [Self; 15] = [
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Responses,
+        Self::ResponsesInputTokens,
+        Self::ImageGenerations,
+        Self::Speech,
+        Self::Transcriptions,
+        Self::Translations,
+        Self::Tokenize,
+        Self::Rerank,
+        Self::Messages,
+        Self::CountTokens,
+        Self::Models,
+        Self::AnthropicModels,
+    ];
 
     /// The endpoint of a request path without its query, by exact comparison.
     pub fn of_path(path: &str) -> Option<Self> {
@@ -30,17 +62,18 @@ impl Endpoint {
             Self::ChatCompletions => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
             Self::Embeddings => "/v1/embeddings",
+            Self::Responses => "/v1/responses",
+            Self::ResponsesInputTokens => "/v1/responses/input_tokens",
+            Self::ImageGenerations => "/v1/images/generations",
+            Self::Speech => "/v1/audio/speech",
+            Self::Transcriptions => "/v1/audio/transcriptions",
+            Self::Translations => "/v1/audio/translations",
+            Self::Tokenize => "/tokenize",
+            Self::Rerank => "/cohere/v2/rerank",
+            Self::Messages => "/anthropic/v1/messages",
+            Self::CountTokens => "/anthropic/v1/messages/count_tokens",
             Self::Models => "/v1/models",
-        }
-    }
-
-    /// The path below an OpenAI-schema backend's prefix.
-    pub fn openai_suffix(self) -> &'static str {
-        match self {
-            Self::ChatCompletions => "/chat/completions",
-            Self::Completions => "/completions",
-            Self::Embeddings => "/embeddings",
-            Self::Models => "/models",
+            Self::AnthropicModels => "/anthropic/v1/models",
         }
     }
 
@@ -50,21 +83,33 @@ impl Endpoint {
             Self::ChatCompletions => "chat",
             Self::Completions => "completion",
             Self::Embeddings => "embeddings",
-            Self::Models => "models",
+            Self::Responses => "responses",
+            Self::ResponsesInputTokens => "responses_input_tokens",
+            Self::ImageGenerations => "image_generation",
+            Self::Speech => "speech",
+            Self::Transcriptions => "transcription",
+            Self::Translations => "translation",
+            Self::Tokenize => "tokenize",
+            Self::Rerank => "rerank",
+            Self::Messages => "messages",
+            Self::CountTokens => "count_tokens",
+            Self::Models | Self::AnthropicModels => "models",
         }
     }
 
-    /// Whether a request can ask for a streamed answer.
-    pub fn streams(self) -> bool {
+    /// Whether its answers are text that the model makes up: what is not reported of them is counted as it passes.
+    pub fn generates_text(self) -> bool {
+        matches!(self, Self::ChatCompletions | Self::Completions | Self::Responses | Self::Messages)
+    }
+
+    /// Whether its streams report usage only if the request asks for it.
+    pub fn usage_is_optional(self) -> bool {
         matches!(self, Self::ChatCompletions | Self::Completions)
     }
 
-    /// Whether requests to this endpoint can be sent to a backend of that dialect.
-    pub fn supports(self, schema: ApiSchemaName) -> bool {
-        match self {
-            Self::ChatCompletions | Self::Completions | Self::Embeddings => schema == ApiSchemaName::OpenAI,
-            Self::Models => false,
-        }
+    /// Whether its requests are `multipart/form-data`.
+    pub fn is_multipart(self) -> bool {
+        matches!(self, Self::Transcriptions | Self::Translations)
     }
 }
 
@@ -79,5 +124,20 @@ pub fn provider_name(schema: ApiSchemaName) -> &'static str {
         ApiSchemaName::GCPAnthropic => "gcp.anthropic",
         ApiSchemaName::Anthropic => "anthropic",
         ApiSchemaName::AWSAnthropic => "aws.anthropic",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_path_is_its_own_endpoint_and_nothing_else_is_one() {
+        for endpoint in Endpoint::ALL {
+            assert_eq!(Endpoint::of_path(endpoint.path()), Some(endpoint));
+        }
+        for path in ["", "/", "/v1/chat/completions/", "/v1/chat", "/V1/chat/completions", "v1/models"] {
+            assert_eq!(Endpoint::of_path(path), None, "{path}");
+        }
     }
 }

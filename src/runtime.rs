@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::backend::Backend;
-pub use self::models::ModelLists;
+pub use self::models::{List as ModelList, ModelLists};
 use crate::config::{self, Config, CostType, HeaderMatchType};
 use crate::cost::{Cost, CostKind, CostSet, RouteCost};
 use crate::routing::{Condition, Entry, Router};

@@ -1,7 +1,292 @@
-//! L5. The whole gateway on this machine.
+//! L5. The whole gateway on this machine: files in, Envoy and the processor running.
+//!
+//! ```text
+//! files ─► Snapshot ─► compile ─┬─► Runtime ─► processor (in this process, on a socket file)
+//!                               ├─► bootstrap file ─► Envoy (child process)
+//!                               └─► embedded test backends (in this process, on socket files)
+//! ```
+//!
+//! Everything that is started is owned by one value and ends with it: no process, socket or file stays behind.
 
 mod admin;
 pub mod envoy_binary;
 mod envoy_process;
+mod input;
+mod options;
 mod ports;
+mod report;
 mod runtime_dir;
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub use envoy_process::EnvoyProcessError;
+pub use options::RunOptions;
+pub use ports::PortError;
+
+use crate::compile::{Compiled, redacted};
+use crate::runtime::Runtime;
+use crate::server::{Listen, Processor, ProcessorOptions};
+use crate::source::Slot;
+use crate::testbackend;
+use envoy_binary::{EnvoyBinary, EnvoyBinaryError, Search};
+use envoy_process::{EnvoyArguments, EnvoyProcess};
+use runtime_dir::RuntimeDir;
+
+/// Under which name this part logs.
+const LOG: &str = "aigw::run";
+
+/// How long the processor may take to end once Envoy is gone: nobody waits for an answer by then.
+const PROCESSOR_GRACE: Duration = Duration::from_secs(2);
+
+/// Why there is no gateway, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Nothing was named and there is no default.
+    #[error("name the files to run, for example: aigw run examples/basic/basic.yaml{}", .0.as_ref().map_or_else(String::new, |path| format!(" (without files, {} is used if it is there)", path.display())))]
+    NoFiles(Option<PathBuf>),
+    /// Something that was named cannot be read; it has been reported.
+    #[error("not every file could be read")]
+    Unreadable,
+    /// The files lead to no rule that sends requests anywhere; why has been reported.
+    #[error("there is nothing to serve: no route of these files leads from a listener to a backend")]
+    NothingToServe,
+    /// A port is not free.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// There is no Envoy.
+    #[error(transparent)]
+    EnvoyBinary(#[from] EnvoyBinaryError),
+    /// Envoy does not run.
+    #[error(transparent)]
+    Envoy(#[from] EnvoyProcessError),
+    /// The private folder cannot be made.
+    #[error("the folder for sockets could not be made: {0}")]
+    RuntimeDir(io::Error),
+    /// A part in this process does not start.
+    #[error("{part} could not be started: {reason}")]
+    Part {
+        /// Which part.
+        part: String,
+        /// What it says.
+        reason: String,
+    },
+    /// This process's own streams or signals fail.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Runs the gateway until it is told to stop. Returns `Ok` after an orderly end, and after `--print-envoy` and
+/// `--print-config`. Must not be spawned: the thread it is called on has to live as long as the process, see
+/// [`EnvoyProcessError`].
+pub async fn run(options: RunOptions) -> Result<(), RunError> {
+    let mut signals = Signals::new()?;
+    let started = tokio::select! {
+        started = Box::pin(start(&options)) => started?,
+        () = signals.next() => return Ok(()),
+    };
+    let Some(mut gateway) = started else { return Ok(()) };
+    let failure = tokio::select! {
+        failure = gateway.envoy.ended() => Some(failure),
+        () = signals.next() => None,
+    };
+    match failure {
+        None => gateway.stop(&options, &mut signals).await,
+        Some(_) => gateway.abandon().await,
+    }
+    failure.map_or(Ok(()), |failure| Err(failure.into()))
+}
+
+/// Everything that runs. Dropping it ends all of it at once.
+struct Gateway {
+    envoy: EnvoyProcess,
+    processor: Processor,
+    backends: Vec<testbackend::Handle>,
+    /// Last, so that the files go when nobody uses them any more.
+    _folder: RuntimeDir,
+}
+
+/// Starts the gateway; `None` where only something was to be printed.
+async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
+    let snapshot = input::read(options)?;
+    if options.only_prints() {
+        let compiled = input::compile(&snapshot, options, &options.runtime_folder_for_show())?;
+        print(options, &compiled)?;
+        return Ok(None);
+    }
+    let folder = RuntimeDir::create(options.runtime_dir.as_deref()).map_err(RunError::RuntimeDir)?;
+    let compiled = input::compile(&snapshot, options, folder.path())?;
+    if !compiled.serves() {
+        return Err(RunError::NothingToServe);
+    }
+    check_ports(options, &compiled)?;
+    let search = Search::from_env(options.envoy.clone());
+    let binary = search.find(&mut |notice| tracing::info!(target: LOG, "{notice}")).await?;
+    let backends = start_backends(&compiled).await?;
+    let processor = start_processor(options, &compiled, &folder)?;
+    let mut envoy = start_envoy(options, &compiled, &binary, &folder).await?;
+    envoy.ready().await?;
+    let addresses = envoy.admin.listeners().await?;
+    let report = report::Report {
+        compiled: &compiled,
+        addresses: &addresses,
+        admin: processor.admin(),
+        envoy: &binary,
+    };
+    write(&report.to_string())?;
+    Ok(Some(Gateway { envoy, processor, backends, _folder: folder }))
+}
+
+fn print(options: &RunOptions, compiled: &Compiled) -> Result<(), RunError> {
+    let document = if options.print_envoy { compiled.envoy.bootstrap() } else { redacted(&compiled.config) };
+    // `{:#}` of a JSON value is indented JSON.
+    write(&format!("{document:#}\n"))
+}
+
+/// To standard output. A reader that has left is none of our failures.
+fn write(text: &str) -> Result<(), RunError> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn check_ports(options: &RunOptions, compiled: &Compiled) -> Result<(), RunError> {
+    for listener in &compiled.listeners {
+        let purpose = format!("listener \"{}\"", listener.name);
+        ports::check(
+            options.listen_address,
+            listener.port,
+            &purpose,
+            &format!("--listen {}=PORT", listener.name),
+        )?;
+    }
+    let admin = options.admin_address();
+    ports::check(
+        admin.ip(),
+        admin.port(),
+        "/health and /metrics",
+        "--admin-port PORT (0 lets the system choose)",
+    )?;
+    Ok(())
+}
+
+async fn start_backends(compiled: &Compiled) -> Result<Vec<testbackend::Handle>, RunError> {
+    let mut handles = Vec::new();
+    for embedded in &compiled.embedded_backends {
+        let part = || format!("the embedded test backend of Service {}", embedded.name);
+        let mut options = testbackend::Options::default();
+        if let Some(id) = embedded.env.get("TESTUPSTREAM_ID") {
+            let id = id.parse().map_err(|_| RunError::Part {
+                part: part(),
+                reason: format!("its TESTUPSTREAM_ID `{}` cannot be sent in a header", id.escape_default()),
+            })?;
+            options.id = Some(id);
+        }
+        let handle = testbackend::start(Listen::Unix(embedded.socket.clone()), options)
+            .await
+            .map_err(|error| RunError::Part { part: part(), reason: error.to_string() })?;
+        handles.push(handle);
+    }
+    Ok(handles)
+}
+
+fn start_processor(
+    options: &RunOptions,
+    compiled: &Compiled,
+    folder: &RuntimeDir,
+) -> Result<Processor, RunError> {
+    let (runtime, problems) = Runtime::new(compiled.config.clone());
+    for problem in &problems {
+        // What the compiler lets through the processor takes; if not, the rule is refused and the log says why.
+        tracing::error!(target: LOG, "{problem}");
+    }
+    let slot = Slot::default();
+    slot.publish(runtime);
+    let processor = ProcessorOptions {
+        listen: Listen::Unix(folder.extproc_socket()),
+        admin: Some(Listen::Tcp(options.admin_address())),
+        slot,
+    };
+    Processor::start(processor)
+        .map_err(|error| RunError::Part { part: "the processor".to_owned(), reason: format!("{error:#}") })
+}
+
+async fn start_envoy(
+    options: &RunOptions,
+    compiled: &Compiled,
+    binary: &EnvoyBinary,
+    folder: &RuntimeDir,
+) -> Result<EnvoyProcess, RunError> {
+    let config = folder.file("envoy.json");
+    std::fs::write(&config, compiled.envoy.bootstrap().to_string())?;
+    let arguments = EnvoyArguments {
+        config: &config,
+        admin_socket: &compiled.envoy.admin_socket,
+        log_level: &options.envoy_log_level,
+        concurrency: options.envoy_concurrency,
+    };
+    Ok(EnvoyProcess::start(binary, &arguments).await?)
+}
+
+impl Gateway {
+    /// Lets requests in flight end, as long as the options and the user's patience allow, and then ends everything.
+    async fn stop(self, options: &RunOptions, signals: &mut Signals) {
+        self.processor.begin_drain();
+        let within = options.drain_timeout.0;
+        tracing::info!(
+            target: LOG,
+            "stopping: requests in flight have {} s to end; once more Ctrl-C stops at once",
+            within.as_secs()
+        );
+        let left = tokio::select! {
+            left = self.envoy.drain(within) => Some(left),
+            () = signals.next() => None,
+        };
+        match left {
+            Some(0) => {}
+            Some(left) => tracing::warn!(target: LOG, "{left} requests were still in flight and are cut off"),
+            None => tracing::warn!(target: LOG, "stopping at once"),
+        }
+        let Self { envoy, processor, backends, _folder } = self;
+        envoy.stop().await;
+        finish(processor, backends).await;
+    }
+
+    /// Ends what is left after Envoy has gone by itself.
+    async fn abandon(self) {
+        let Self { envoy, processor, backends, _folder } = self;
+        drop(envoy);
+        finish(processor, backends).await;
+    }
+}
+
+async fn finish(processor: Processor, backends: Vec<testbackend::Handle>) {
+    processor.shutdown(PROCESSOR_GRACE).await;
+    for backend in backends {
+        backend.shutdown().await;
+    }
+}
+
+/// The signals that ask for an end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}

@@ -1,42 +1,25 @@
 //! L1. What happens to bodies between client and provider.
 //!
-//! Today both sides speak OpenAI's dialect, so that most bytes pass untouched: a request is edited in place where a backend
-//! wants another model or the gateway wants usage reported, and an answer is read for its usage.
+//! Today client and provider always speak the same dialect, so that most bytes pass untouched: a request is edited in place
+//! where a backend wants another model or the gateway wants usage reported, and an answer is read for its usage.
 
 mod decoding;
 mod error;
+mod observe;
+mod request;
 mod stream;
 mod unary;
 
 use bytes::Bytes;
 
 use self::decoding::Decoding;
+use self::observe::Observer;
+pub use self::request::{BodyEdits, Rewrite, request_body};
 use crate::codec::encoding::DecodeError;
-use crate::codec::json::{self, Edit, NotAnObject};
 use crate::endpoint::Endpoint;
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, ResponsePhases};
 use crate::usage::TokenUsage;
-
-/// The new body of a request, or nothing where the client's own bytes will do. Bytes that are not edited stay as they are.
-pub fn request_body(
-    body: &[u8],
-    model: Option<&str>,
-    force_usage: bool,
-) -> Result<Option<Bytes>, NotAnObject> {
-    let model = model.map(json::quoted);
-    let mut edits = Vec::with_capacity(2);
-    if let Some(model) = &model {
-        edits.push(Edit { path: &["model"], value: Some(model) });
-    }
-    if force_usage {
-        edits.push(Edit { path: &["stream_options", "include_usage"], value: Some(b"true") });
-    }
-    if edits.is_empty() {
-        return Ok(None);
-    }
-    json::edit(body, &edits).map(|body| Some(body.into()))
-}
 
 /// Limits the encodings a provider may answer with to those that can be read here.
 pub fn accept_encoding(headers: &Headers, edits: &mut HeaderEdits) {
@@ -94,6 +77,14 @@ pub struct Report {
 }
 
 impl Report {
+    /// Counts an event that carries something of the answer.
+    fn delivered(&mut self, length: usize) {
+        let length = length as u64;
+        self.shortest_event = if self.events == 0 { length } else { self.shortest_event.min(length) };
+        self.events += 1;
+        self.event_bytes += length;
+    }
+
     /// An estimate of the tokens delivered, for streams that do not say. An event carries one token or more; where it
     /// carries more, its length beyond that of the shortest event is text, of which four bytes make about one token.
     pub fn delivered_tokens(&self) -> u64 {
@@ -107,15 +98,16 @@ const MAX_BUFFERED: u64 = 1024 * 1024;
 
 /// Decides how an answer with these headers is read.
 pub fn plan(answer: &Answer, headers: &Headers) -> Plan {
-    let content_type = headers.text("content-type").unwrap_or_default();
+    let content_type = headers.text("content-type");
     let decoding = Decoding::of(headers.text("content-encoding").unwrap_or_default().trim());
     let mut edits = HeaderEdits::default();
     let kind = if !(200..300).contains(&answer.status) {
         error::wrapper(answer, content_type, decoding, &mut edits).map(Kind::Error)
-    } else if is_event_stream(content_type) {
-        Some(Kind::Stream(stream::Stream::new(decoding, answer.hide_usage, &mut edits)))
+    } else if content_type.is_some_and(is_event_stream) {
+        let observer = Observer::of(answer.endpoint);
+        Some(Kind::Stream(stream::Stream::new(observer, decoding, answer.hide_usage, &mut edits)))
     } else {
-        Some(Kind::Unary(unary::Unary::new(decoding)))
+        unary::Unary::new(answer.endpoint, decoding).map(Kind::Unary)
     };
     let length = headers.text("content-length").and_then(|length| length.parse::<u64>().ok());
     let phases = match &kind {

@@ -57,6 +57,28 @@ impl TokenUsage {
         })
     }
 
+    /// Reads Cohere's `meta` object of a rerank answer: `tokens.input_tokens` and `tokens.output_tokens`, the total being
+    /// their sum. Returns `None` unless the bytes are a JSON object.
+    #[must_use]
+    pub fn from_cohere_meta(meta: &[u8]) -> Option<Self> {
+        let meta: Value = serde_json::from_slice(meta).ok()?;
+        let Some(tokens) = meta.as_object()?.get("tokens").and_then(Value::as_object) else {
+            return Some(Self::default());
+        };
+        let (input, output) = (count_of(tokens, "input_tokens"), count_of(tokens, "output_tokens"));
+        let total = (input.is_some() || output.is_some())
+            .then(|| input.unwrap_or(0).saturating_add(output.unwrap_or(0)).min(MAX_COUNT));
+        Some(Self { input, output, total, ..Self::default() })
+    }
+
+    /// Reads a bare number of prompt tokens, as token counting endpoints answer with.
+    #[must_use]
+    pub fn from_input_tokens(number: &[u8]) -> Option<Self> {
+        let object = [&b"{\"n\":"[..], number, b"}"].concat();
+        let object: Value = serde_json::from_slice(&object).ok()?;
+        Some(Self { input: count_of(object.as_object()?, "n"), ..Self::default() })
+    }
+
     /// Takes over every count of a later report, and keeps the ones the later report does not have.
     pub fn merge(&mut self, later: Self) {
         let Self { input, cached_input, cache_creation_input, output, total, reasoning } = later;
@@ -99,6 +121,58 @@ pub struct Counts {
     pub output: u64,
     pub total: u64,
     pub reasoning: u64,
+}
+
+/// Anthropic's counts, which keep cached prompt tokens apart from the others. A streamed answer reports them in parts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AnthropicCounts {
+    input: Option<u64>,
+    cache_read: Option<u64>,
+    cache_creation: Option<u64>,
+    output: Option<u64>,
+}
+
+impl AnthropicCounts {
+    /// Reads a `usage` object. Returns `None` unless the bytes are a JSON object.
+    #[must_use]
+    pub fn read(usage: &[u8]) -> Option<Self> {
+        let usage: Value = serde_json::from_slice(usage).ok()?;
+        let usage = usage.as_object()?;
+        Some(Self {
+            input: count_of(usage, "input_tokens"),
+            cache_read: count_of(usage, "cache_read_input_tokens"),
+            cache_creation: count_of(usage, "cache_creation_input_tokens"),
+            output: count_of(usage, "output_tokens"),
+        })
+    }
+
+    /// Takes over a later report of the same answer: its output always, prompt counts only where they are not zero.
+    pub fn update(&mut self, later: Self) {
+        let positive = |count: Option<u64>| count.filter(|count| *count > 0);
+        self.output = later.output.or(self.output);
+        self.input = positive(later.input).or(self.input);
+        self.cache_read = positive(later.cache_read).or(self.cache_read);
+        self.cache_creation = positive(later.cache_creation).or(self.cache_creation);
+    }
+
+    /// The counts in everyone's terms: prompt tokens include cached ones, and the total is the sum.
+    #[must_use]
+    pub fn unified(&self) -> TokenUsage {
+        let Self { input, cache_read, cache_creation, output } = *self;
+        let sum = |counts: &[Option<u64>]| {
+            counts.iter().any(Option::is_some).then(|| {
+                counts.iter().flatten().fold(0u64, |sum, count| sum.saturating_add(*count)).min(MAX_COUNT)
+            })
+        };
+        TokenUsage {
+            input: sum(&[input, cache_read, cache_creation]),
+            cached_input: cache_read,
+            cache_creation_input: cache_creation,
+            output,
+            total: sum(&[input, cache_read, cache_creation, output]),
+            reasoning: None,
+        }
+    }
 }
 
 /// A member as a count: whole numbers as they are, fractions cut off; negative ones and other types are no counts.
@@ -181,6 +255,32 @@ mod tests {
         let usage =
             read(r#"{"prompt_tokens":1.9,"completion_tokens":18446744073709551616,"total_tokens":1e300}"#);
         assert_eq!((usage.input, usage.output, usage.total), (Some(1), Some(MAX_COUNT), Some(MAX_COUNT)));
+    }
+
+    #[test]
+    fn cohere_and_counting_endpoints() {
+        let usage =
+            TokenUsage::from_cohere_meta(br#"{"tokens":{"input_tokens":12.9,"output_tokens":1}}"#).unwrap();
+        assert_eq!((usage.input, usage.output, usage.total), (Some(12), Some(1), Some(13)));
+        assert_eq!(TokenUsage::from_cohere_meta(br#"{"billed_units":{}}"#), Some(TokenUsage::default()));
+        assert_eq!(TokenUsage::from_input_tokens(b" 7 ").unwrap().input, Some(7));
+        assert_eq!(TokenUsage::from_input_tokens(b"7}"), None);
+        assert!(TokenUsage::from_input_tokens(b"\"7\"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn anthropic_counts_are_unified_and_updated() {
+        let start = br#"{"input_tokens":3,"cache_read_input_tokens":10,"cache_creation_input_tokens":5,"output_tokens":1}"#;
+        let mut counts = AnthropicCounts::read(start).unwrap();
+        let usage = counts.unified();
+        assert_eq!(
+            (usage.input, usage.cached_input, usage.cache_creation_input),
+            (Some(18), Some(10), Some(5))
+        );
+        counts.update(AnthropicCounts::read(br#"{"input_tokens":0,"output_tokens":42}"#).unwrap());
+        let usage = counts.unified();
+        assert_eq!((usage.input, usage.output, usage.total), (Some(18), Some(42), Some(60)));
+        assert!(AnthropicCounts::default().unified().is_empty());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! L0. API bodies: typed where the gateway acts on them, opaque elsewhere.
 
+pub mod anthropic;
+pub mod cohere;
 pub mod openai;
 
 use serde::{Deserialize, Serialize};

@@ -193,7 +193,11 @@ impl RuleBackend {
             name: self.name.clone(),
             model_name_override: self.model_name_override.clone(),
             schema: self.service.schema.clone(),
-            auth: self.service.credential.clone().map(|key| Auth { api_key: Some(ApiKeyAuth { key }) }),
+            auth: self
+                .service
+                .credential
+                .clone()
+                .map(|key| Auth { api_key: Some(ApiKeyAuth { key }), ..Auth::default() }),
             header_mutation: self.header_mutation.clone(),
             body_mutation: self.body_mutation.clone(),
         }

@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use super::{Exchange, Received, Sent, State, Step};
 use crate::auth;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
 use crate::runtime::{Gateway, Route, Rule};
-use crate::translate;
-use crate::wire::openai::{self, RequestPeek};
+use crate::translate::{self, Rewrite};
+use crate::wire::openai;
 
 /// Names the model in route matches, labels and logs.
 pub const MODEL_HEADER: &str = "x-ai-eg-model";
@@ -45,9 +45,12 @@ impl Exchange {
             let body = openai::error_body("ServiceUnavailable", 503, message);
             return self.reply(LocalReply::json(503, "no_configuration", body));
         };
+        let models = || gateway.models.of_host(headers.text(":authority"));
         if endpoint == Endpoint::Models {
-            let body = gateway.models.body(headers.text(":authority"));
-            return self.reply(LocalReply::json(200, "models", body));
+            return self.reply(LocalReply::json(200, "models", models().openai.clone()));
+        }
+        if endpoint == Endpoint::AnthropicModels {
+            return self.reply(LocalReply::json(200, "models", models().anthropic.clone()));
         }
         if headers.get(":method") != Some(b"POST") {
             let message = format!("{} takes POST requests only", endpoint.path());
@@ -67,32 +70,24 @@ impl Exchange {
             let body = openai::error_body("UnsupportedMediaType", 415, &message);
             return self.reply(LocalReply::json(415, "compressed_request", body));
         }
-        if is_multipart(&headers) {
-            return self
-                .malformed("multipart", "malformed request: multipart body not supported for this endpoint");
-        }
         (State::AwaitBody(Box::new(Received { gateway, endpoint, headers })), Step::default())
     }
 
     pub(super) fn request_body(&mut self, received: Received, body: &Bytes) -> (State, Step) {
         let Received { gateway, endpoint, headers } = received;
-        let peek = match RequestPeek::parse(body) {
+        let content_type = headers.text("content-type").unwrap_or_default();
+        let peek = match ModelRequest::read(endpoint, content_type, body) {
             Ok(peek) => peek,
-            Err(error) => {
-                let message =
-                    format!("malformed request: failed to parse JSON for {}: {error}", endpoint.path());
-                return self.malformed("malformed_json", &message);
-            }
+            Err(refused) => return self.malformed(refused.details, &refused.message),
         };
         let model = peek.model.as_deref().unwrap_or_default();
         if let Some(problem) = model_problem(model) {
             return self.malformed("invalid_model", &problem);
         }
-        let streaming = peek.stream && endpoint.streams();
         self.note(|settlement| {
             settlement.original_model = Some(model.into());
             settlement.request_model = Some(model.into());
-            settlement.streaming = streaming;
+            settlement.streaming = peek.streaming;
             settlement.prompt_bytes = body.len() as u64;
         });
         match select(&gateway, &headers, model) {
@@ -117,22 +112,27 @@ impl Exchange {
         endpoint: Endpoint,
         headers: &Headers,
         body: &Bytes,
-        peek: &RequestPeek,
+        peek: &ModelRequest,
     ) -> (State, Step) {
         let backend = &rule.backend;
         let model = peek.model.as_deref().unwrap_or_default();
-        let streaming = peek.stream && endpoint.streams();
-        let Some(target) = backend.target(endpoint) else {
+        let effective_model = backend.model_override.as_deref().unwrap_or(model);
+        let Some(target) = backend.api.path(endpoint, effective_model) else {
             let message = format!("the backend of model {model:?} does not serve {}", endpoint.path());
             let body = openai::error_body("UnprocessableEntity", 422, &message);
             return self.reply(LocalReply::json(422, "unsupported_endpoint", body));
         };
-        let force_usage = streaming && !peek.include_usage;
-        let new_body = match translate::request_body(body, backend.model_override.as_deref(), force_usage) {
+        let force_usage = peek.streaming && endpoint.usage_is_optional() && !peek.include_usage;
+        let in_path = backend.api.names_model_in_path(endpoint);
+        let rewrite = Rewrite {
+            model: backend.model_override.as_deref().filter(|_| !in_path),
+            force_usage,
+            edits: &backend.body_edits,
+        };
+        let content_type = headers.text("content-type").unwrap_or_default();
+        let new_body = match translate::request_body(endpoint, content_type, body, &rewrite) {
             Ok(new_body) => new_body,
-            Err(error) => {
-                return self.malformed("malformed_json", &format!("malformed request: {error}"));
-            }
+            Err(error) => return self.malformed("malformed_request", &format!("malformed request: {error}")),
         };
         self.note(|settlement| {
             settlement.rule = Some(Arc::clone(rule));
@@ -171,16 +171,10 @@ impl Exchange {
             phases: None,
             metadata,
         };
-        let sent = Sent { endpoint, rule: Arc::clone(rule), streaming, hide_usage: force_usage };
+        let sent =
+            Sent { endpoint, rule: Arc::clone(rule), streaming: peek.streaming, hide_usage: force_usage };
         (State::AwaitAnswer(Box::new(sent)), Step::Continue(change))
     }
-}
-
-fn is_multipart(headers: &Headers) -> bool {
-    headers
-        .get("content-type")
-        .and_then(|value| value.get(..b"multipart/form-data".len()))
-        .is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/form-data"))
 }
 
 /// Why a model's name cannot be put into a header, if it cannot.

@@ -105,7 +105,7 @@ impl Settlement {
 
     /// The value of `gen_ai.provider.name`.
     pub fn provider(&self) -> Option<&'static str> {
-        self.rule.as_deref().map(|rule| endpoint::provider_name(rule.backend.schema))
+        self.rule.as_deref().map(|rule| endpoint::provider_name(rule.backend.api.schema()))
     }
 
     /// Whether the provider was asked and gave what it was asked for.
@@ -129,9 +129,16 @@ impl Settlement {
     /// Takes over what was read from the answer. An answer that was cut short, or that ends without saying what it used, is
     /// counted by what was delivered.
     pub(super) fn read(&mut self, report: &Report, cut_short: bool) {
-        self.response_model = report.model.as_deref().map(Into::into);
+        self.response_model = match (report.model.as_deref(), self.endpoint) {
+            (Some(model), _) => Some(model.into()),
+            // These never name one that could be missing.
+            (None, Some(Endpoint::Completions | Endpoint::ResponsesInputTokens | Endpoint::CountTokens)) => {
+                None
+            }
+            (None, _) => self.request_model.clone(),
+        };
         self.usage = report.usage;
-        let generates = self.endpoint.is_some_and(Endpoint::streams);
+        let generates = self.endpoint.is_some_and(Endpoint::generates_text);
         let answered = self.status.is_some_and(|status| (200..300).contains(&status));
         if report.usage.is_empty() && answered && (cut_short || generates) {
             let input = self.prompt_bytes.div_ceil(BYTES_PER_TOKEN);

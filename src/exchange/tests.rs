@@ -478,7 +478,6 @@ fn requests_that_cannot_be_served_are_answered_on_their_headers() {
         ("DELETE", "/v1/chat/completions", vec![], 405),
         ("GET", "/v1/chat/completions", vec![], 405),
         ("POST", "/v1/chat/completions", vec![("content-encoding", "gzip")], 415),
-        ("POST", "/v1/chat/completions", vec![("content-type", "Multipart/Form-Data; boundary=x")], 400),
     ] {
         let reply = Script::new().reply(request_headers(method, path, &headers));
         assert_eq!(reply.status, status, "{method} {path}");
@@ -489,12 +488,176 @@ fn requests_that_cannot_be_served_are_answered_on_their_headers() {
 
 #[test]
 fn models_are_listed_for_any_method() {
+    let reply = Script::new().reply(request_headers("GET", "/anthropic/v1/models", &[]));
+    let list: Value = serde_json::from_slice(&reply.body).unwrap();
+    assert_eq!(list["data"][0]["display_name"], "plain");
     for method in ["GET", "POST"] {
         let reply = Script::new().reply(request_headers(method, "/v1/models", &[]));
         let list: Value = serde_json::from_slice(&reply.body).unwrap();
         let expected = json!({"data": [{"id": "plain", "created": 1_767_225_600, "object": "model", "owned_by": "us"}], "object": "list"});
         assert_eq!(list, expected);
     }
+}
+
+/// An answer of `endpoint` with that content type, cut at every place; what it used, and the model that answered.
+fn read_at_every_split(
+    path: &str,
+    body: &Value,
+    content_type: &str,
+    answer: &str,
+) -> (TokenUsage, Option<Arc<str>>) {
+    let mut read = None;
+    for at in 0..=answer.len() {
+        let mut script = Script::new();
+        script.request(path, &[], body);
+        script.response("200", &[("content-type", content_type)]);
+        let (first, second) = answer.as_bytes().split_at(at);
+        let (delivered, _) = script.body([first, second]);
+        assert_eq!(delivered, answer.as_bytes(), "split at {at}");
+        let settlement = script.settled();
+        assert!(!settlement.estimated);
+        let now = (settlement.usage, settlement.response_model);
+        assert_eq!(*read.get_or_insert_with(|| now.clone()), now, "split at {at}");
+    }
+    read.unwrap()
+}
+
+#[test]
+fn responses_streams_are_read() {
+    let answer = "event: response.created\n\
+        data: {\"type\":\"response.created\",\"response\":{\"model\":\"gpt-5-x\",\"usage\":null}}\n\n\
+        event: response.output_text.delta\ndata: {\"type\":\"response.output_text.delta\",\"delta\":\"I\"}\n\n\
+        event: response.completed\n\
+        data: {\"type\":\"response.completed\",\"response\":{\"usage\":{\"input_tokens\":5,\"output_tokens\":6,\
+        \"total_tokens\":11,\"output_tokens_details\":{\"reasoning_tokens\":2}}}}\n\n";
+    let (usage, model) =
+        read_at_every_split("/v1/responses", &streamed("plain"), "text/event-stream", answer);
+    assert_eq!((usage.input, usage.output, usage.reasoning), (Some(5), Some(6), Some(2)));
+    assert_eq!(model.as_deref(), Some("gpt-5-x"));
+}
+
+#[test]
+fn token_counts_and_images_are_read() {
+    let counted = r#"{"object":"response.input_tokens","input_tokens":11}"#;
+    let (usage, model) =
+        read_at_every_split("/v1/responses/input_tokens", &chat("plain"), "application/json", counted);
+    assert_eq!((usage, model), (TokenUsage { input: Some(11), ..TokenUsage::default() }, None));
+    let image =
+        r#"{"data":[{"b64_json":"AAAA"}],"usage":{"input_tokens":1,"output_tokens":2,"total_tokens":3}}"#;
+    let (usage, model) =
+        read_at_every_split("/v1/images/generations", &chat("plain"), "application/json", image);
+    assert_eq!((usage.total, model.as_deref()), (Some(3), Some("plain")));
+}
+
+#[test]
+fn speech_passes_unread_and_counts_as_completed() {
+    let mut script = Script::new();
+    script.request("/v1/audio/speech", &[], &chat("plain"));
+    let change = script.response("200", &[("content-type", "audio/mpeg")]);
+    assert_eq!(change.phases, Some(ResponsePhases::None));
+    let settlement = script.settled();
+    assert_eq!((settlement.outcome, settlement.estimated), (Outcome::Completed, false));
+    assert!(settlement.usage.is_empty());
+}
+
+/// A runtime whose one rule leads to a backend of that dialect.
+fn script_with(schema: &Value) -> Script {
+    let backend = "default/b/route/r/rule/0/ref/0";
+    let runtime = runtime_of(json!({
+        "backends": [{
+            "name": backend, "schema": schema, "modelNameOverride": "deployed",
+            "httpBodyMutation": {"set": [{"path": "tier", "value": "flex"}], "remove": ["user"]},
+            "auth": {"anthropicAPIKey": {"key": "sk-ant"}},
+        }],
+        "gateways": [{
+            "authority": AUTHORITY, "name": "default/gw", "models": {},
+            "hosts": [{"hostname": "*", "matches": [{"headers": [], "rule": 0}]}],
+            "rules": [{"route": "default/r", "backend": backend, "routingKey": "k"}],
+        }],
+    }));
+    let now = Instant::now();
+    Script { exchange: Exchange::new(Some(runtime), AUTHORITY, now), now }
+}
+
+#[test]
+fn anthropic_messages_are_signed_edited_and_read() {
+    let answer = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"model\":\"claude-x\",\
+        \"usage\":{\"input_tokens\":3,\"cache_read_input_tokens\":4,\"output_tokens\":1}}}\n\n\
+        event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"delta\":{\"text\":\"I\"}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"usage\":{\"output_tokens\":9}}\n\n\
+        event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    for at in 0..=answer.len() {
+        let mut script = script_with(&json!({"name": "Anthropic"}));
+        let body = json!({"model": "m", "stream": true, "user": "u", "messages": []});
+        let change = script.request("/anthropic/v1/messages", &[("x-api-key", "client")], &body);
+        assert_eq!(set(&change, ":path"), Some("/v1/messages"));
+        assert_eq!(set(&change, "x-api-key"), Some("sk-ant"));
+        let BodyChange::Replace(body) = &change.body else { panic!("not edited") };
+        let expected = json!({"model": "deployed", "stream": true, "messages": [], "tier": "flex"});
+        assert_eq!(serde_json::from_slice::<Value>(body).unwrap(), expected);
+        script.response("200", &EVENT_STREAM);
+        let (first, second) = answer.as_bytes().split_at(at);
+        assert_eq!(script.body([first, second]).0, answer.as_bytes());
+        let settlement = script.settled();
+        let usage = settlement.usage;
+        assert_eq!(
+            (usage.input, usage.cached_input, usage.output, usage.total),
+            (Some(7), Some(4), Some(9), Some(16))
+        );
+        assert_eq!(settlement.response_model.as_deref(), Some("claude-x"));
+        assert_eq!(settlement.provider(), Some("anthropic"));
+    }
+}
+
+#[test]
+fn errors_are_wrapped_in_the_endpoints_dialect() {
+    for (schema, path, kind) in [
+        (
+            "Anthropic",
+            "/anthropic/v1/messages",
+            json!({"error": {"message": "no", "type": "overloaded_error"}, "request_id": "", "type": "error"}),
+        ),
+        ("Cohere", "/cohere/v2/rerank", json!({"message": "no"})),
+        (
+            "AzureOpenAI",
+            "/v1/responses",
+            json!({"type": "error", "error": {"type": "OpenAIBackendError", "code": "529", "message": "no"}}),
+        ),
+    ] {
+        let mut script = script_with(&json!({"name": schema}));
+        script.request(path, &[], &chat("m"));
+        script.response("529", &[("content-type", "text/html")]);
+        let (delivered, _) = script.body([&b"no"[..]]);
+        assert_eq!(serde_json::from_slice::<Value>(&delivered).unwrap(), kind);
+    }
+    let mut script = script_with(&json!({"name": "OpenAI"}));
+    script.request("/v1/completions", &[], &chat("m"));
+    assert_eq!(script.response("500", &[("content-type", "text/html")]).phases, Some(ResponsePhases::None));
+}
+
+#[test]
+fn azure_has_the_model_in_the_path_of_chat_requests() {
+    let mut script = script_with(&json!({"name": "AzureOpenAI", "version": "v9"}));
+    let change = script.request("/v1/chat/completions", &[], &chat("m"));
+    assert_eq!(set(&change, ":path"), Some("/openai/deployments/deployed/chat/completions?api-version=v9"));
+    let BodyChange::Replace(body) = &change.body else { panic!("not edited") };
+    assert_eq!(serde_json::from_slice::<Value>(body).unwrap()["model"], "m");
+    let mut script = script_with(&json!({"name": "AzureOpenAI"}));
+    script.change(request_headers("POST", "/v1/completions", &[]));
+    let reply = script.reply(request_body(&chat("m").to_string()));
+    assert_eq!((reply.status, reply.details), (422, "unsupported_endpoint"));
+}
+
+#[test]
+fn rerank_is_read() {
+    let mut script = script_with(&json!({"name": "Cohere", "version": "v2"}));
+    let change = script.request("/cohere/v2/rerank", &[], &chat("m"));
+    assert_eq!(set(&change, ":path"), Some("/v2/rerank"));
+    script.response("200", &[("content-type", "application/json")]);
+    script.body([&br#"{"results":[],"meta":{"tokens":{"input_tokens":14,"output_tokens":0}}}"#[..]]);
+    let settlement = script.settled();
+    assert_eq!(settlement.usage.total, Some(14));
+    assert_eq!(settlement.response_model.as_deref(), Some("deployed"));
 }
 
 #[test]

@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::auth::Credential;
+use crate::auth::{Credential, CredentialError};
 use crate::config;
-use crate::endpoint::Endpoint;
+use crate::endpoint::ApiTarget;
 use crate::headers::{HeaderEdits, Headers};
-use crate::wire::ApiSchemaName;
+use crate::translate::BodyEdits;
 
 /// Where requests go and what is done to them on the way.
 #[derive(Debug)]
 pub struct Backend {
     /// The full name: `namespace/name/route/<route>/rule/<i>/ref/<j>`.
     pub name: Arc<str>,
-    /// The dialect it speaks.
-    pub schema: ApiSchemaName,
+    /// The dialect it speaks, and where.
+    pub api: ApiTarget,
     /// Takes the place of the model the client asked for.
     pub model_override: Option<Arc<str>>,
     /// Signs its requests.
     pub credential: Option<Credential>,
-    /// Path before the endpoint's own, without a slash at its end.
-    prefix: String,
+    /// Configured edits of its requests' bodies.
+    pub body_edits: BodyEdits,
     set_headers: Vec<(Bytes, Bytes)>,
     remove_headers: Vec<String>,
 }
@@ -39,23 +39,6 @@ impl Backend {
     pub(super) fn new(config: &config::Backend) -> Result<Self, InvalidBackend> {
         let config::Backend { name, model_name_override, schema, auth, header_mutation, body_mutation } =
             config;
-        let invalid = |field, message| InvalidBackend { field, message };
-        let credential = match auth {
-            None => None,
-            Some(config::Auth { api_key: Some(config::ApiKeyAuth { key }) }) => Some(
-                Credential::api_key(key).map_err(|error| invalid("auth.apiKey.key", error.to_string()))?,
-            ),
-            // Sending without the credential that was configured would be worse than not sending.
-            Some(config::Auth { api_key: None }) => {
-                return Err(invalid(
-                    "auth",
-                    "this kind of credential is not supported yet; use apiKey".into(),
-                ));
-            }
-        };
-        if body_mutation.is_some() {
-            return Err(invalid("httpBodyMutation", "body mutations are not supported yet".into()));
-        }
         let mutation = header_mutation.clone().unwrap_or_default();
         let own = |name: &str| {
             name.starts_with(':') || name.starts_with("x-ai-eg-") || name == "x-envoy-original-path"
@@ -69,12 +52,17 @@ impl Backend {
             .collect();
         let remove_headers =
             mutation.remove.iter().map(|name| name.to_ascii_lowercase()).filter(|name| !own(name)).collect();
+        let mut body_edits = BodyEdits::default();
+        for config::BodyMutation { set, remove } in body_mutation {
+            remove.iter().for_each(|path| body_edits.remove(path));
+            set.iter().for_each(|field| body_edits.set(&field.path, &field.value));
+        }
         Ok(Self {
             name: name.as_str().into(),
-            schema: schema.name,
+            api: ApiTarget::new(schema.name, schema.prefix.as_deref(), schema.version.as_deref()),
             model_override: model_name_override.as_deref().filter(|name| !name.is_empty()).map(Into::into),
-            credential,
-            prefix: clean_prefix(schema.prefix.as_deref().unwrap_or("v1")),
+            credential: auth.as_ref().map(credential).transpose()?,
+            body_edits,
             set_headers,
             remove_headers,
         })
@@ -84,11 +72,6 @@ impl Backend {
     pub fn service(&self) -> &str {
         let end = self.name.match_indices('/').nth(1).map_or(self.name.len(), |(at, _)| at);
         &self.name[..end]
-    }
-
-    /// The path of that endpoint at this backend; nothing if the two do not go together.
-    pub fn target(&self, endpoint: Endpoint) -> Option<String> {
-        endpoint.supports(self.schema).then(|| format!("{}{}", self.prefix, endpoint.openai_suffix()))
     }
 
     /// Applies the configured header mutation: removals of what is there, then sets.
@@ -104,7 +87,21 @@ impl Backend {
     }
 }
 
-/// One slash before each part, none at the end; nothing for an empty prefix.
-fn clean_prefix(prefix: &str) -> String {
-    prefix.split('/').filter(|part| !part.is_empty()).flat_map(|part| ["/", part]).collect()
+/// The credential of a backend; where several are configured, the first of the order in which the Go gateway looks.
+fn credential(auth: &config::Auth) -> Result<Credential, InvalidBackend> {
+    let config::Auth { api_key, azure_api_key, anthropic_api_key } = auth;
+    let invalid = |field, error: CredentialError| InvalidBackend { field, message: error.to_string() };
+    if let Some(auth) = api_key {
+        return Credential::bearer(&auth.key).map_err(|error| invalid("auth.apiKey.key", error));
+    }
+    if let Some(auth) = azure_api_key {
+        return Credential::azure_key(&auth.key).map_err(|error| invalid("auth.azureAPIKey.key", error));
+    }
+    if let Some(auth) = anthropic_api_key {
+        return Credential::anthropic_key(&auth.key)
+            .map_err(|error| invalid("auth.anthropicAPIKey.key", error));
+    }
+    // Sending without the credential that was configured would be worse than not sending.
+    let message = "this kind of credential is not supported yet; use an API key".to_owned();
+    Err(InvalidBackend { field: "auth", message })
 }

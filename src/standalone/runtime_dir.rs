@@ -8,6 +8,12 @@ use tempfile::TempDir;
 /// The longest path a socket may have on the systems we run on, less its final zero.
 const SOCKET_PATH_LIMIT: usize = 103;
 
+/// The processor's socket.
+pub(super) const EXTPROC_SOCKET: &str = "extproc.sock";
+
+/// The socket of Envoy's administration interface.
+pub(super) const ENVOY_SOCKET: &str = "envoy.sock";
+
 /// Removed with everything in it when dropped.
 #[derive(Debug)]
 pub(super) struct RuntimeDir {
@@ -42,6 +48,15 @@ impl RuntimeDir {
         Ok(Self { folder })
     }
 
+    pub(super) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where the processor listens.
+    pub(super) fn extproc_socket(&self) -> PathBuf {
+        self.file(EXTPROC_SOCKET)
+    }
+
     /// The path of a file in it.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
@@ -49,7 +64,7 @@ impl RuntimeDir {
 }
 
 fn fits(folder: &Path) -> bool {
-    folder.as_os_str().len() + "/testbackend.sock".len() <= SOCKET_PATH_LIMIT
+    folder.as_os_str().len() + "/backend-999.sock".len() <= SOCKET_PATH_LIMIT
 }
 
 #[cfg(test)]

@@ -7,34 +7,50 @@ use crate::headers::HeaderEdits;
 use crate::mutation::BodyChange;
 use crate::translate::decoding::Decoding;
 use crate::translate::{Answer, Report};
-use crate::wire::openai;
+use crate::wire::{anthropic, cohere, openai};
 
 /// As much of an error's text is repeated to the client, in bytes.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// The wrapper for an answer with an error status: none where the client understands the body as it is.
+/// How an error is told in the client's dialect.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    OpenAi,
+    Cohere,
+    Anthropic,
+}
+
+/// The wrapper for an answer with an error status: none where the client understands the body as it is, or where the
+/// endpoint's errors are passed on whatever they are.
 pub(super) fn wrapper(
     answer: &Answer,
-    content_type: &str,
+    content_type: Option<&str>,
     decoding: Decoding,
     edits: &mut HeaderEdits,
 ) -> Option<Wrapper> {
-    let is_json =
-        content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().ends_with("json");
-    let wraps = matches!(answer.endpoint, Endpoint::ChatCompletions | Endpoint::Embeddings);
-    if is_json || !wraps || decoding.is_unknown() {
+    let form = match answer.endpoint {
+        Endpoint::Completions | Endpoint::CountTokens => return None,
+        // Its errors without a content type pass.
+        Endpoint::Rerank if content_type.is_none() => return None,
+        Endpoint::Rerank => Form::Cohere,
+        Endpoint::Messages => Form::Anthropic,
+        _ => Form::OpenAi,
+    };
+    let kind = content_type.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    if kind.to_ascii_lowercase().ends_with("json") || decoding.is_unknown() {
         return None;
     }
     edits.set("content-type", "application/json");
     if decoding.is_compressed() {
         edits.remove("content-encoding");
     }
-    Some(Wrapper { status: answer.status, decoding, message: Vec::new(), report: Report::default() })
+    Some(Wrapper { form, status: answer.status, decoding, message: Vec::new(), report: Report::default() })
 }
 
-/// Holds an error's text and gives it to the client as `OpenAIBackendError` in JSON.
+/// Holds an error's text and gives it to the client in JSON.
 #[derive(Debug)]
 pub(super) struct Wrapper {
+    form: Form,
     status: u16,
     decoding: Decoding,
     message: Vec<u8>,
@@ -51,7 +67,11 @@ impl Wrapper {
             return BodyChange::Replace(Bytes::new());
         }
         let message = String::from_utf8_lossy(&self.message);
-        BodyChange::Replace(openai::error_body("OpenAIBackendError", self.status, &message))
+        BodyChange::Replace(match self.form {
+            Form::OpenAi => openai::error_body("OpenAIBackendError", self.status, &message),
+            Form::Cohere => cohere::error_body(&message),
+            Form::Anthropic => anthropic::error_body(self.status, &message),
+        })
     }
 
     pub(super) fn report(&self) -> &Report {

@@ -1,18 +1,14 @@
 //! Answers in server-sent events.
 
-use std::borrow::Cow;
-
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 use crate::codec::encoding::DecodeError;
-use crate::codec::sse::{Event, Splitter};
+use crate::codec::sse::Splitter;
 use crate::headers::HeaderEdits;
 use crate::mutation::BodyChange;
 use crate::translate::Report;
 use crate::translate::decoding::Decoding;
-use crate::usage::TokenUsage;
+use crate::translate::observe::Observer;
 
 /// The longest event that is looked into. A longer one passes, and so does everything after it.
 const MAX_EVENT: usize = 16 * 1024 * 1024;
@@ -21,6 +17,7 @@ const MAX_EVENT: usize = 16 * 1024 * 1024;
 /// because it might be the one; everything else passes as it came, at once.
 #[derive(Debug)]
 pub(super) struct Stream {
+    observer: Observer,
     decoding: Decoding,
     /// The client gets the decoded bytes: something may have to be taken out of a compressed stream.
     rewrites: bool,
@@ -31,19 +28,13 @@ pub(super) struct Stream {
     report: Report,
 }
 
-/// The members of a chunk that say what it is. `choices` is empty on the usage event.
-#[derive(Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow)]
-    model: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    usage: Option<&'a RawValue>,
-    #[serde(borrow)]
-    choices: Option<&'a RawValue>,
-}
-
 impl Stream {
-    pub(super) fn new(decoding: Decoding, hide_usage: bool, edits: &mut HeaderEdits) -> Self {
+    pub(super) fn new(
+        observer: Observer,
+        decoding: Decoding,
+        hide_usage: bool,
+        edits: &mut HeaderEdits,
+    ) -> Self {
         let rewrites = hide_usage && decoding.is_compressed();
         if rewrites {
             edits.remove("content-encoding");
@@ -51,7 +42,7 @@ impl Stream {
         let splitter = Splitter::new(MAX_EVENT);
         // What cannot be decoded cannot be read: it passes.
         let blind = decoding.is_unknown();
-        Self { decoding, rewrites, hide_usage, splitter, blind, report: Report::default() }
+        Self { observer, decoding, rewrites, hide_usage, splitter, blind, report: Report::default() }
     }
 
     pub(super) fn chunk(&mut self, chunk: Bytes, end: bool) -> Result<BodyChange, DecodeError> {
@@ -84,14 +75,14 @@ impl Stream {
         let mut hidden = false;
         let mut passed: Option<Bytes> = None;
         let mut too_long = false;
-        // Two fields are borrowed at once: the splitter by its events, the rest by `observe`.
-        let Self { splitter, report, hide_usage, .. } = self;
+        // Two fields are borrowed at once: the splitter by its events, the rest by the observer.
+        let Self { observer, splitter, report, hide_usage, .. } = self;
         for event in splitter.feed(text) {
             let Ok(event) = event else {
                 too_long = true;
                 break;
             };
-            if observe(report, &event) && *hide_usage {
+            if observer.observe(report, &event) && *hide_usage {
                 hidden = true;
                 continue;
             }
@@ -107,7 +98,7 @@ impl Stream {
         if end || too_long {
             self.blind |= too_long;
             if let Some(tail) = self.splitter.finish() {
-                let is_usage = !too_long && observe(&mut self.report, &tail);
+                let is_usage = !too_long && self.observer.observe(&mut self.report, &tail);
                 if is_usage && self.hide_usage {
                     hidden = true;
                 } else {
@@ -126,35 +117,4 @@ impl Stream {
     pub(super) fn report(&self) -> &Report {
         &self.report
     }
-}
-
-/// Reads one event into the report. Whether it is the usage event, which carries nothing else.
-fn observe(report: &mut Report, event: &Event) -> bool {
-    let Some(data) = event.data() else { return false };
-    if data.is_empty() || *data == *b"[DONE]" {
-        return false;
-    }
-    let length = data.len() as u64;
-    let may_report = memchr::memmem::find(&data, b"\"usage\"").is_some();
-    if may_report || report.model.is_none() {
-        let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(&data) else { return false };
-        if let Some(model) = chunk.model.filter(|model| !model.is_empty()) {
-            report.model = Some(model.into_owned());
-        }
-        if let Some(usage) = chunk.usage.and_then(|usage| TokenUsage::from_openai(usage.get().as_bytes())) {
-            report.usage.merge(usage);
-            if chunk.choices.is_none_or(is_empty_array) {
-                return true;
-            }
-        }
-    }
-    report.shortest_event = if report.events == 0 { length } else { report.shortest_event.min(length) };
-    report.events += 1;
-    report.event_bytes += length;
-    false
-}
-
-fn is_empty_array(raw: &RawValue) -> bool {
-    let inner = raw.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-    inner.is_some_and(|inner| inner.trim().is_empty())
 }

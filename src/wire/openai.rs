@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,6 +16,18 @@ pub struct RequestPeek {
     pub stream: bool,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
+    /// `stream_format`.
+    pub stream_format: Option<String>,
+    /// `input` is there.
+    pub has_input: bool,
+    /// `messages` is there.
+    pub has_messages: bool,
+    /// `prompt` is there.
+    pub has_prompt: bool,
+    /// `continue_final_message`.
+    pub continue_final_message: bool,
+    /// `add_generation_prompt`.
+    pub add_generation_prompt: Option<bool>,
 }
 
 /// Why a request body cannot be read. The text names the member and the place, for the client to read.
@@ -30,6 +43,15 @@ struct Members<'a> {
     stream: Option<&'a RawValue>,
     #[serde(borrow)]
     stream_options: Option<&'a RawValue>,
+    #[serde(borrow)]
+    stream_format: Option<&'a RawValue>,
+    #[serde(borrow)]
+    continue_final_message: Option<&'a RawValue>,
+    #[serde(borrow)]
+    add_generation_prompt: Option<&'a RawValue>,
+    input: Option<IgnoredAny>,
+    messages: Option<IgnoredAny>,
+    prompt: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -43,7 +65,7 @@ impl RequestPeek {
     pub fn parse(body: &[u8]) -> Result<Self, MalformedRequest> {
         if body.iter().find(|byte| !byte.is_ascii_whitespace()).is_some_and(|byte| *byte != b'{') {
             // Well-formed or not, it is not an object; the parser is asked for the place of a syntax error first.
-            let error = serde_json::from_slice::<serde::de::IgnoredAny>(body).err();
+            let error = serde_json::from_slice::<IgnoredAny>(body).err();
             let text = error.map_or_else(
                 || "the request body must be a JSON object".to_owned(),
                 |error| error.to_string(),
@@ -53,9 +75,18 @@ impl RequestPeek {
         let members: Members<'_> =
             serde_json::from_slice(body).map_err(|error| MalformedRequest(error.to_string()))?;
         let stream_options = member::<StreamOptions>("stream_options", "an object", members.stream_options)?;
+        let text = |name, raw| Ok(member::<Cow<'_, str>>(name, "a string", raw)?.map(Cow::into_owned));
+        let flag = |name, raw| member::<bool>(name, "true or false", raw);
         Ok(Self {
-            model: member::<Cow<'_, str>>("model", "a string", members.model)?.map(Cow::into_owned),
-            stream: member("stream", "true or false", members.stream)?.unwrap_or(false),
+            model: text("model", members.model)?,
+            stream: flag("stream", members.stream)?.unwrap_or(false),
+            stream_format: text("stream_format", members.stream_format)?,
+            has_input: members.input.is_some(),
+            has_messages: members.messages.is_some(),
+            has_prompt: members.prompt.is_some(),
+            continue_final_message: flag("continue_final_message", members.continue_final_message)?
+                .unwrap_or(false),
+            add_generation_prompt: flag("add_generation_prompt", members.add_generation_prompt)?,
             include_usage: stream_options.and_then(|options| options.include_usage).unwrap_or(false),
         })
     }
@@ -127,7 +158,14 @@ mod tests {
     fn reads_what_it_acts_on() {
         let body = br#"{"messages":[{"model":"no"}],"model":"gpt-\u0034","stream":true,"stream_options":{"include_usage":true}}"#;
         let peek = RequestPeek::parse(body).unwrap();
-        assert_eq!(peek, RequestPeek { model: Some("gpt-4".into()), stream: true, include_usage: true });
+        let expected = RequestPeek {
+            model: Some("gpt-4".into()),
+            stream: true,
+            include_usage: true,
+            has_messages: true,
+            ..RequestPeek::default()
+        };
+        assert_eq!(peek, expected);
         assert_eq!(RequestPeek::parse(br#" {"model":null} "#).unwrap(), RequestPeek::default());
     }
 

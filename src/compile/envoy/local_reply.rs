@@ -68,14 +68,18 @@ fn flags(status: u16, flags: &[&str]) -> Value {
     })
 }
 
+/// `message` may hold Envoy's `%COMMANDS%`, of those whose values need no escape.
 fn mapper(filter: Value, status: u16, kind: &str, message: &str) -> Value {
+    // Text, and not Envoy's JSON format, which would sort the members.
+    let body = json!({
+        "type": "error",
+        "error": { "type": kind, "code": status.to_string(), "message": message },
+    });
     json!({
         "filter": filter,
         "body_format_override": {
-            "json_format": {
-                "type": "error",
-                "error": { "type": kind, "code": status.to_string(), "message": message },
-            },
+            "text_format_source": { "inline_string": body.to_string() },
+            "content_type": "application/json",
         },
     })
 }

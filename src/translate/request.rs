@@ -1,0 +1,126 @@
+//! What becomes of a request's body on its way to a backend.
+
+use bytes::Bytes;
+
+use crate::codec::json::{self, Edit};
+use crate::codec::multipart::Form;
+use crate::endpoint::Endpoint;
+
+/// Configured edits of JSON bodies. A path names nested members with dots (`a.b`, `\.` for a dot in a name); a value is a
+/// JSON document, or else taken as a string.
+#[derive(Debug, Clone, Default)]
+pub struct BodyEdits(Vec<(Vec<String>, Option<Vec<u8>>)>);
+
+impl BodyEdits {
+    /// Adds the removal of a member.
+    pub fn remove(&mut self, path: &str) {
+        self.0.push((split(path), None));
+    }
+
+    /// Adds the setting of a member.
+    pub fn set(&mut self, path: &str, value: &str) {
+        let is_json = serde_json::from_str::<serde::de::IgnoredAny>(value).is_ok();
+        let value = if is_json { value.trim().as_bytes().to_vec() } else { json::quoted(value) };
+        self.0.push((split(path), Some(value)));
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn split(path: &str) -> Vec<String> {
+    let mut parts = Vec::new();
+    let mut part = String::new();
+    let mut characters = path.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '.' => parts.push(std::mem::take(&mut part)),
+            '\\' => part.extend(characters.next()),
+            _ => part.push(character),
+        }
+    }
+    parts.push(part);
+    parts
+}
+
+/// What is to be changed of a request's body.
+#[derive(Debug, Clone, Copy)]
+pub struct Rewrite<'a> {
+    /// Takes the place of the model.
+    pub model: Option<&'a str>,
+    /// Asks for usage at the end of the stream.
+    pub force_usage: bool,
+    /// Applied last.
+    pub edits: &'a BodyEdits,
+}
+
+/// The new body of a request, or nothing where the client's own bytes will do. Bytes that are not edited stay as they are. The
+/// body must be what [`crate::endpoint::ModelRequest::read`] accepted; the error says what is wrong if it is not.
+pub fn request_body(
+    endpoint: Endpoint,
+    content_type: &str,
+    body: &[u8],
+    rewrite: &Rewrite<'_>,
+) -> Result<Option<Bytes>, String> {
+    if endpoint.is_multipart() {
+        let Some(model) = rewrite.model else { return Ok(None) };
+        let form = Form::parse(content_type, body).map_err(|error| error.to_string())?;
+        return Ok(form.with_text("model", model).map_err(|error| error.to_string())?.map(Bytes::from));
+    }
+    let model = rewrite.model.map(json::quoted);
+    let configured: Vec<Vec<&str>> =
+        rewrite.edits.0.iter().map(|(path, _)| path.iter().map(String::as_str).collect()).collect();
+    let mut edits = Vec::with_capacity(2 + configured.len());
+    if let Some(model) = &model {
+        edits.push(Edit { path: &["model"], value: Some(model) });
+    }
+    if rewrite.force_usage {
+        edits.push(Edit { path: &["stream_options", "include_usage"], value: Some(b"true") });
+    }
+    for (path, (_, value)) in configured.iter().zip(&rewrite.edits.0) {
+        edits.push(Edit { path, value: value.as_deref() });
+    }
+    if edits.is_empty() {
+        return Ok(None);
+    }
+    json::edit(body, &edits).map(|body| Some(body.into())).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edited(body: &str, edits: &BodyEdits) -> String {
+        let rewrite = Rewrite { model: None, force_usage: false, edits };
+        let body =
+            request_body(Endpoint::ChatCompletions, "application/json", body.as_bytes(), &rewrite).unwrap();
+        String::from_utf8(body.unwrap().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn configured_edits_remove_first_and_set_json_or_text() {
+        let mut edits = BodyEdits::default();
+        edits.remove("gone");
+        edits.set("temperature", "0.5");
+        edits.set("service_tier", "flex");
+        edits.set("meta.a\\.b", "{\"x\": 1}");
+        let body = r#"{"gone": 1, "temperature": 2,  "messages": []}"#;
+        let expected =
+            r#"{"temperature": 0.5,  "messages": [],"service_tier":"flex","meta":{"a.b":{"x": 1}}}"#;
+        let edited: serde_json::Value = serde_json::from_str(&edited(body, &edits)).unwrap();
+        assert_eq!(edited, serde_json::from_str::<serde_json::Value>(expected).unwrap());
+    }
+
+    #[test]
+    fn a_form_gets_another_model_and_keeps_the_rest() {
+        let body = "--b\r\ncontent-disposition: form-data; name=model\r\n\r\nold\r\n\
+                    --b\r\ncontent-disposition: form-data; name=file\r\n\r\n\0\r\n--b--";
+        let rewrite = Rewrite { model: Some("new"), force_usage: false, edits: &BodyEdits::default() };
+        let content_type = "multipart/form-data; boundary=b";
+        let new =
+            request_body(Endpoint::Translations, content_type, body.as_bytes(), &rewrite).unwrap().unwrap();
+        assert_eq!(String::from_utf8(new.to_vec()).unwrap(), body.replace("old", "new"));
+    }
+}
