@@ -2,9 +2,10 @@
 
 use secrecy::{ExposeSecret, SecretString};
 
+use crate::config::{ApiKeyAuth, Auth};
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::AIServiceBackend;
-use crate::resources::security::{BackendSecurityPolicy, BackendSecurityPolicyType};
+use crate::resources::security::{BackendSecurityPolicy, BackendSecurityPolicyType, SecretKeyCredential};
 use crate::resources::types::SecretObjectReference;
 use crate::resources::{Located, Snapshot};
 
@@ -19,12 +20,48 @@ const API_KEY: &str = "apiKey";
 #[derive(Debug)]
 pub(super) struct Unavailable;
 
+/// A static key and how it is sent.
+#[derive(Debug, Clone)]
+pub(super) struct Credential {
+    pub(super) kind: KeyKind,
+    pub(super) key: SecretString,
+}
+
+/// In which header a key goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KeyKind {
+    /// `authorization: Bearer <key>`.
+    Bearer,
+    /// `api-key: <key>`.
+    Azure,
+    /// `x-api-key: <key>`.
+    Anthropic,
+}
+
+impl Credential {
+    /// As the processor reads it.
+    pub(super) fn config(&self) -> Auth {
+        let key = Some(ApiKeyAuth { key: self.key.clone() });
+        match self.kind {
+            KeyKind::Bearer => Auth { api_key: key, ..Auth::default() },
+            KeyKind::Azure => Auth { azure_api_key: key, ..Auth::default() },
+            KeyKind::Anthropic => Auth { anthropic_api_key: key, ..Auth::default() },
+        }
+    }
+}
+
+impl PartialEq for Credential {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.key.expose_secret() == other.key.expose_secret()
+    }
+}
+
 /// The credential of a backend; `None` where no policy targets it.
 pub(super) fn of(
     snapshot: &Snapshot,
     backend: &Located<AIServiceBackend>,
     diagnostics: &mut Diagnostics,
-) -> Result<Option<SecretString>, Unavailable> {
+) -> Result<Option<Credential>, Unavailable> {
     let policies: Vec<_> =
         snapshot.backend_security_policies.iter().filter(|policy| targets(policy, backend)).collect();
     match policies.as_slice() {
@@ -53,51 +90,58 @@ fn credential(
     snapshot: &Snapshot,
     policy: &Located<BackendSecurityPolicy>,
     diagnostics: &mut Diagnostics,
-) -> Result<SecretString, Unavailable> {
-    let reference = match (policy.spec.kind, &policy.spec.api_key) {
-        (BackendSecurityPolicyType::APIKey, Some(credential)) => &credential.secret_ref,
-        (BackendSecurityPolicyType::APIKey, None) => {
-            diagnostics.push(
-                policy.error("spec.apiKey", "type is APIKey, but there is no apiKey").help("name its Secret"),
+) -> Result<Credential, Unavailable> {
+    use BackendSecurityPolicyType as Type;
+    let spec = &policy.spec;
+    let (kind, member, written) = match spec.kind {
+        Type::APIKey => (KeyKind::Bearer, "apiKey", &spec.api_key),
+        Type::AzureAPIKey => (KeyKind::Azure, "azureAPIKey", &spec.azure_api_key),
+        Type::AnthropicAPIKey => (KeyKind::Anthropic, "anthropicAPIKey", &spec.anthropic_api_key),
+        Type::AWSCredentials | Type::AzureCredentials | Type::GCPCredentials => {
+            let message = format!(
+                "credentials of type {:?} are not supported yet; APIKey, AzureAPIKey and AnthropicAPIKey are",
+                spec.kind
             );
-            return Err(Unavailable);
-        }
-        (kind, _) => {
-            let message = format!("credentials of type {kind:?} are not supported yet; only APIKey is");
             diagnostics.push(
                 policy.error("spec.type", message).help("the backends it targets are left out until then"),
             );
             return Err(Unavailable);
         }
     };
-    api_key(snapshot, policy, reference, diagnostics)
+    let Some(SecretKeyCredential { secret_ref }) = written else {
+        let message = format!("type is {:?}, but there is no {member}", spec.kind);
+        diagnostics.push(policy.error("spec", message).help("name its Secret"));
+        return Err(Unavailable);
+    };
+    let field = format!("spec.{member}.secretRef");
+    Ok(Credential { kind, key: api_key(snapshot, policy, &field, secret_ref, diagnostics)? })
 }
 
 fn api_key(
     snapshot: &Snapshot,
     policy: &Located<BackendSecurityPolicy>,
+    field: &str,
     reference: &SecretObjectReference,
     diagnostics: &mut Diagnostics,
 ) -> Result<SecretString, Unavailable> {
-    const FIELD: &str = "spec.apiKey.secretRef";
     let namespace = reference.namespace.as_deref().unwrap_or(policy.namespace());
     let from = From { group: GROUP, kind: "BackendSecurityPolicy", namespace: policy.namespace() };
     let to = To { group: "", kind: "Secret", namespace, name: &reference.name };
     if reference.group != to.group || reference.kind != to.kind {
         diagnostics
-            .push(policy.error(FIELD, "only a Secret can hold the key").help("leave out group and kind"));
+            .push(policy.error(field, "only a Secret can hold the key").help("leave out group and kind"));
         return Err(Unavailable);
     }
     if !allowed(snapshot, from, to) {
         let message =
             format!("the Secret is in namespace `{namespace}`, which does not allow this reference");
-        diagnostics.push(policy.error(&format!("{FIELD}.namespace"), message).help(missing(from, to)));
+        diagnostics.push(policy.error(&format!("{field}.namespace"), message).help(missing(from, to)));
         return Err(Unavailable);
     }
     let Some(secret) = snapshot.secrets.get(namespace, &reference.name) else {
         let message = format!("there is no Secret {namespace}/{}", reference.name);
         let help = suggest(&reference.name, snapshot.secrets.names_in(namespace));
-        diagnostics.push(policy.error(&format!("{FIELD}.name"), message).help(help));
+        diagnostics.push(policy.error(&format!("{field}.name"), message).help(help));
         return Err(Unavailable);
     };
     let Some(value) = secret.value(API_KEY) else {
@@ -107,12 +151,12 @@ fn api_key(
         return Err(Unavailable);
     };
     let key = value.expose_secret().trim();
-    let field = format!("stringData.{API_KEY}");
+    let value_field = format!("stringData.{API_KEY}");
     if key.is_empty() || !key.bytes().all(|byte| (0x20..0x7f).contains(&byte)) {
         let what = if key.is_empty() { "is empty" } else { "has characters that cannot be sent in a header" };
         diagnostics.push(
             secret
-                .error(&field, format!("the API key {what}"))
+                .error(&value_field, format!("the API key {what}"))
                 .help("paste the key as the provider shows it"),
         );
         return Err(Unavailable);
@@ -120,7 +164,7 @@ fn api_key(
     if is_placeholder(key) {
         diagnostics.push(
             secret
-                .warning(&field, "the API key looks like a placeholder: the provider will refuse it")
+                .warning(&value_field, "the API key looks like a placeholder: the provider will refuse it")
                 .help("put your own key there, for example as ${OPENAI_API_KEY} from the environment"),
         );
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Backend, Config};
+use crate::config::{Auth, Backend, Config};
 
 /// What stands for every secret.
 const REDACTED: &str = "[REDACTED]";
@@ -28,8 +28,12 @@ fn backend(backend: &Backend) -> Value {
     if let Some(model) = &backend.model_name_override {
         document["modelNameOverride"] = json!(model);
     }
-    if backend.auth.as_ref().is_some_and(|auth| auth.api_key.is_some()) {
-        document["auth"] = json!({ "apiKey": { "key": REDACTED } });
+    if let Some(Auth { api_key, azure_api_key, anthropic_api_key }) = &backend.auth {
+        let kinds =
+            [("apiKey", api_key), ("azureAPIKey", azure_api_key), ("anthropicAPIKey", anthropic_api_key)];
+        for (kind, _) in kinds.iter().filter(|(_, key)| key.is_some()) {
+            document["auth"][kind] = json!({ "key": REDACTED });
+        }
     }
     if let Some(mutation) = &backend.header_mutation {
         document["httpHeaderMutation"] = json!(mutation);

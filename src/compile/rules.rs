@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use crate::config::{self, ApiKeyAuth, Auth, BodyMutation, HeaderMutation};
+use crate::config::{self, BodyMutation, HeaderMutation};
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRule, AIGatewayRouteRuleBackendRef};
 use crate::resources::{Located, Snapshot};
 
+use super::credentials::Credential;
 use super::digest::Digest;
 use super::grants::{From, To, allowed, missing};
 use super::plan::{Action, Forward};
@@ -161,11 +162,9 @@ fn backend(
 impl RuleBackend {
     /// In what two backends differ that one reply cannot serve both; named as the user would.
     fn difference(&self, other: &Self) -> Option<String> {
-        let key =
-            |backend: &Self| backend.service.credential.as_ref().map(|key| key.expose_secret().to_owned());
         let differences = [
             ("schema", self.service.schema != other.service.schema),
-            ("credential", key(self) != key(other)),
+            ("credential", self.service.credential != other.service.credential),
             ("modelNameOverride", self.model_name_override != other.model_name_override),
             ("headerMutation", self.header_mutation != other.header_mutation),
             ("bodyMutation", self.body_mutation != other.body_mutation),
@@ -181,6 +180,7 @@ impl RuleBackend {
             "name": self.name,
             "weight": self.weight,
             "schema": self.service.schema,
+            "credential": self.service.credential.as_ref().map(|credential| format!("{:?}", credential.kind)),
             "modelNameOverride": self.model_name_override,
             "headerMutation": self.header_mutation,
             "bodyMutation": self.body_mutation,
@@ -193,11 +193,7 @@ impl RuleBackend {
             name: self.name.clone(),
             model_name_override: self.model_name_override.clone(),
             schema: self.service.schema.clone(),
-            auth: self
-                .service
-                .credential
-                .clone()
-                .map(|key| Auth { api_key: Some(ApiKeyAuth { key }), ..Auth::default() }),
+            auth: self.service.credential.as_ref().map(Credential::config),
             header_mutation: self.header_mutation.clone(),
             body_mutation: self.body_mutation.clone(),
         }
@@ -216,7 +212,7 @@ impl CompiledRule {
             "backends": self.backends.iter().map(RuleBackend::public).collect::<Vec<_>>(),
         });
         let credentials = self.backends.iter().map(|backend| backend.service.credential.as_ref());
-        digest.routing_key(&public, credentials.map(|key| key.map(SecretString::expose_secret)))
+        digest.routing_key(&public, credentials.map(|held| held.map(|held| held.key.expose_secret())))
     }
 }
 

@@ -4,18 +4,19 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use secrecy::SecretString;
-
 use crate::config::{ApiSchema, ApiSchemaName};
 use crate::diagnostics::{Diagnostics, suggest};
-use crate::resources::aigateway::{AIServiceBackend, HTTPBodyMutation, HTTPHeaderMutation};
+use crate::resources::aigateway::{
+    AIServiceBackend, HTTPBodyMutation, HTTPHeaderMutation, VersionedAPISchema,
+};
 use crate::resources::envoy_gateway::Backend;
 use crate::resources::{Located, Snapshot};
 
+use super::credentials::{self, Credential};
 use super::destinations::{self, Destinations};
 use super::grants::{From, To, allowed, missing};
 use super::plan::ClusterPlan;
-use super::{CompileOptions, EmbeddedBackend, credentials};
+use super::{CompileOptions, EmbeddedBackend};
 
 const BACKEND_GROUP: &str = "gateway.envoyproxy.io";
 
@@ -25,7 +26,7 @@ pub(super) struct Service {
     pub(super) schema: ApiSchema,
     pub(super) header_mutation: Option<HTTPHeaderMutation>,
     pub(super) body_mutation: Option<HTTPBodyMutation>,
-    pub(super) credential: Option<SecretString>,
+    pub(super) credential: Option<Credential>,
     pub(super) cluster: ClusterPlan,
 }
 
@@ -77,22 +78,7 @@ impl<'a> Services<'a> {
     ) -> Option<Service> {
         let spec = &backend.spec;
         // Each of the three may have something to say; the user should read all of it at once.
-        let schema = match spec.schema.name {
-            ApiSchemaName::OpenAI => Some(ApiSchema {
-                name: spec.schema.name,
-                version: spec.schema.version.clone(),
-                prefix: spec.schema.prefix.clone(),
-            }),
-            other => {
-                let message = format!("backends that speak {other:?} are not supported yet; only OpenAI is");
-                diagnostics.push(
-                    backend
-                        .error("spec.schema.name", message)
-                        .help("the rules that lead to it are left out until then"),
-                );
-                None
-            }
-        };
+        let schema = schema(backend, diagnostics);
         let cluster = self.destination(backend, diagnostics);
         let credential = match &schema {
             // Nothing more to be learnt about a backend that is out already.
@@ -162,4 +148,40 @@ impl<'a> Services<'a> {
         self.clusters.insert(backend.order, cluster.clone());
         cluster
     }
+}
+
+/// The dialect of a backend, if requests can be sent in it.
+fn schema(backend: &Located<AIServiceBackend>, diagnostics: &mut Diagnostics) -> Option<ApiSchema> {
+    let VersionedAPISchema { name, version, prefix } = &backend.spec.schema;
+    let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    match name {
+        ApiSchemaName::OpenAI | ApiSchemaName::Anthropic => {
+            if filled(version) {
+                let message = format!("`version` has no meaning for {name:?}: it does not change the path");
+                let help = "to mount the API elsewhere than under /v1, write `prefix`";
+                diagnostics.push(backend.warning("spec.schema.version", message).help(help));
+            }
+        }
+        ApiSchemaName::AzureOpenAI => {
+            if !filled(version) {
+                let message = "AzureOpenAI needs `version`, the API version that every request names";
+                let help = "for example version: 2025-01-01-preview";
+                diagnostics.push(backend.error("spec.schema", message).help(help));
+                return None;
+            }
+        }
+        ApiSchemaName::Cohere => {}
+        ApiSchemaName::AWSBedrock
+        | ApiSchemaName::AWSAnthropic
+        | ApiSchemaName::GCPVertexAI
+        | ApiSchemaName::GCPAnthropic => {
+            let message = format!(
+                "backends that speak {name:?} are not supported yet; OpenAI, AzureOpenAI, Anthropic and Cohere are"
+            );
+            let help = "the rules that lead to it are left out until then";
+            diagnostics.push(backend.error("spec.schema.name", message).help(help));
+            return None;
+        }
+    }
+    Some(ApiSchema { name: *name, version: version.clone(), prefix: prefix.clone() })
 }

@@ -53,7 +53,7 @@ impl Backend {
         let remove_headers =
             mutation.remove.iter().map(|name| name.to_ascii_lowercase()).filter(|name| !own(name)).collect();
         let mut body_edits = BodyEdits::default();
-        for config::BodyMutation { set, remove } in body_mutation {
+        if let Some(config::BodyMutation { set, remove }) = body_mutation {
             remove.iter().for_each(|path| body_edits.remove(path));
             set.iter().for_each(|field| body_edits.set(&field.path, &field.value));
         }

@@ -131,10 +131,12 @@ fn credentials_that_are_not_there() {
         &["BackendSecurityPolicy default/one-key and BackendSecurityPolicy default/two-key both target"],
     );
     let other_kind = policy(&|text| {
-        text.replace("type: APIKey", "type: AnthropicAPIKey")
-            .replace("  apiKey: {secretRef", "  anthropicAPIKey: {secretRef")
+        text.replace("type: APIKey", "type: AWSCredentials").replace(
+            "  apiKey: {secretRef: {name: one-key}}",
+            "  awsCredentials: {region: here, credentialsFile: {secretRef: {name: one-key}}}",
+        )
     });
-    refused(&rule, &other_kind, 404, &["credentials of type AnthropicAPIKey are not supported yet"]);
+    refused(&rule, &other_kind, 404, &["credentials of type AWSCredentials are not supported yet"]);
 }
 
 #[test]
@@ -146,6 +148,8 @@ fn dialects_that_come_later() {
         404,
         &["AWSBedrock are not supported yet", "spec.schema.name"],
     );
+    let azure = backend("one", "").replace("{name: OpenAI}", "{name: AzureOpenAI}");
+    refused(&model_rule("a", "{name: one}"), &azure, 404, &["AzureOpenAI needs `version`"]);
 }
 
 #[test]
@@ -196,6 +200,10 @@ fn warnings_for_what_will_disappoint() {
     let base = |more: &str| with_bystander(&model_rule("a", "{name: one}"), more);
     warned(&base(&backend("one", "").replace("8080", "443")), "port 443 without TLS");
     warned(&base(&[backend("one", ""), key("one", "OPENAI_API_KEY")].concat()), "looks like a placeholder");
+    warned(
+        &base(&backend("one", "").replace("{name: OpenAI}", "{name: OpenAI, version: openai/v1}")),
+        "`version` has no meaning for OpenAI",
+    );
     warned(
         &base(&backend("one", "")).replace("gatewayClassName: class", "gatewayClassName: clas"),
         "there is no GatewayClass `clas`",

@@ -265,3 +265,33 @@ spec: {selector: {app: up}, ports: [{port: 80}]}
     assert!(compiled.embedded_backends.is_empty());
     assert!(messages(&compiled).contains("inside a Kubernetes cluster only"), "{}", messages(&compiled));
 }
+
+#[test]
+fn each_dialect_and_each_kind_of_key_reaches_the_processor_as_it_is() {
+    let kinds = [
+        ("OpenAI, prefix: api", "APIKey", "apiKey"),
+        ("AzureOpenAI, version: 2025-01-01-preview", "AzureAPIKey", "azureAPIKey"),
+        ("Anthropic", "AnthropicAPIKey", "anthropicAPIKey"),
+        ("Cohere, version: v2", "APIKey", "apiKey"),
+    ];
+    let mut keys = Vec::new();
+    for (schema, kind, member) in kinds {
+        let policy = key("one", "live-key")
+            .replace("type: APIKey", &format!("type: {kind}"))
+            .replace("  apiKey: {secretRef", &format!("  {member}: {{secretRef"));
+        let service = backend("one", "").replace("{name: OpenAI}", &format!("{{name: {schema}}}"));
+        let text = [GATEWAY, &route("r", &model_rule("a", "{name: one}")), &service, &policy].concat();
+        let compiled = compile_clean(&text);
+        let document = redacted(&compiled.config);
+        let [backend] = document["backends"].as_array().expect("backends").as_slice() else {
+            panic!("one backend: {document:#}")
+        };
+        assert_eq!(backend["schema"]["name"], schema.split(',').next().expect("a name"));
+        assert_eq!(backend["auth"], serde_json::json!({ member: { "key": "[REDACTED]" } }));
+        keys.push(only_gateway(&compiled).rules[0].routing_key.clone());
+        let (_, problems) = crate::runtime::Runtime::new(compiled.config);
+        assert!(problems.is_empty(), "{problems:?}");
+    }
+    keys.dedup();
+    assert_eq!(keys.len(), kinds.len(), "the kind of a key is part of what the routing key stands for");
+}
