@@ -26,7 +26,7 @@ pub use self::request::{
 };
 pub use self::settlement::{Outcome, Settlement};
 use crate::endpoint::Endpoint;
-use crate::headers::Headers;
+use crate::headers::{HeaderAttributes, Headers};
 use crate::mutation::{Change, LocalReply, Metadata};
 use crate::runtime::{Gateway, Rule, Runtime};
 use crate::translate::Reader;
@@ -105,6 +105,7 @@ pub enum Violation {
 #[derive(Debug)]
 pub struct Exchange {
     gateway: Option<Arc<Gateway>>,
+    attributes: Arc<HeaderAttributes>,
     state: State,
     /// Taken when the exchange is settled; from then on nothing more is noted.
     account: Option<Box<Settlement>>,
@@ -162,12 +163,17 @@ struct Reading {
 
 impl Exchange {
     /// An exchange with the gateway that `authority` names. Without a runtime, or with a name that it does not know, every
-    /// request that would go to a provider is refused.
-    pub fn new(runtime: Option<Arc<Runtime>>, authority: &str, now: Instant) -> Self {
+    /// request that would go to a provider is refused. `attributes` says which request headers are told in telemetry.
+    pub fn new(
+        runtime: Option<Arc<Runtime>>,
+        authority: &str,
+        attributes: Arc<HeaderAttributes>,
+        now: Instant,
+    ) -> Self {
         let gateway = runtime.and_then(|runtime| runtime.gateway(authority));
         let mut settlement = Settlement::new(now);
         settlement.gateway = gateway.as_ref().map(|gateway| Arc::clone(&gateway.name));
-        Self { gateway, state: State::Start, account: Some(Box::new(settlement)) }
+        Self { gateway, attributes, state: State::Start, account: Some(Box::new(settlement)) }
     }
 
     /// Takes one message; `now` is when it came.

@@ -1,6 +1,7 @@
 //! L0. HTTP headers as Envoy hands them over, and the edits we ask of it.
 
 use std::borrow::Cow;
+use std::str::FromStr;
 
 use bytes::Bytes;
 
@@ -120,6 +121,73 @@ impl std::fmt::Debug for HeaderEdits {
     }
 }
 
+/// Which request headers become which telemetry attributes. The text form is `header:attribute,…`; the empty text maps none.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderMapping(Vec<(String, String)>);
+
+/// Why a text is no [`HeaderMapping`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{pair}` in `{text}` is not of the form header:attribute")]
+pub struct InvalidMapping {
+    pair: String,
+    text: String,
+}
+
+impl FromStr for HeaderMapping {
+    type Err = InvalidMapping;
+
+    fn from_str(text: &str) -> Result<Self, InvalidMapping> {
+        if text.trim().is_empty() {
+            return Ok(Self::default());
+        }
+        let pair = |pair: &str| {
+            let (header, attribute) = pair.split_once(':')?;
+            let (header, attribute) = (header.trim().to_ascii_lowercase(), attribute.trim().to_owned());
+            (!header.is_empty() && !attribute.is_empty()).then_some((header, attribute))
+        };
+        let invalid = |pair: &str| InvalidMapping { pair: pair.trim().to_owned(), text: text.to_owned() };
+        text.split(',')
+            .map(|text| pair(text).ok_or_else(|| invalid(text)))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+impl HeaderMapping {
+    /// The mapping of one header, whose name is lower-case.
+    pub fn of(header: &str, attribute: &str) -> Self {
+        Self(vec![(header.to_owned(), attribute.to_owned())])
+    }
+
+    /// `over` after `self`: where both map a header, `over` decides.
+    #[must_use]
+    pub fn merged(&self, over: &Self) -> Self {
+        let mut merged = self.clone();
+        for (header, attribute) in &over.0 {
+            merged.0.retain(|(known, _)| known != header);
+            merged.0.push((header.clone(), attribute.clone()));
+        }
+        merged
+    }
+
+    /// The attributes that these headers give; absent and empty headers give none.
+    pub fn attributes<'a>(&'a self, headers: &'a Headers) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.0.iter().filter_map(|(header, attribute)| {
+            let value = headers.text(header).filter(|value| !value.is_empty())?;
+            Some((attribute.as_str(), value))
+        })
+    }
+}
+
+/// The mappings of one processor.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HeaderAttributes {
+    /// Into labels of metrics.
+    pub metrics: HeaderMapping,
+    /// Into dynamic metadata, for access logs.
+    pub logs: HeaderMapping,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -139,5 +207,18 @@ mod tests {
         let mut edits = HeaderEdits::default();
         edits.set("authorization", "Bearer secret");
         assert!(!format!("{headers:?}{edits:?}").contains("secret"));
+    }
+
+    #[test]
+    fn mappings_are_read_merged_and_applied() {
+        let base: HeaderMapping = " X-Team : team , x-user:user.id:raw".parse().unwrap();
+        let merged = base.merged(&"x-team:group".parse().unwrap());
+        let headers: Headers = [("x-team", "a"), ("x-user", "u"), ("x-empty", "")].into_iter().collect();
+        let attributes: Vec<_> = merged.attributes(&headers).collect();
+        assert_eq!(attributes, [("user.id:raw", "u"), ("group", "a")]);
+        assert_eq!("".parse::<HeaderMapping>(), Ok(HeaderMapping::default()));
+        for wrong in ["a", "a:", ":b", "a:b,", ","] {
+            assert!(wrong.parse::<HeaderMapping>().is_err(), "{wrong}");
+        }
     }
 }

@@ -19,6 +19,7 @@ pub use self::health::Health;
 pub use self::listen::Listen;
 use self::listen::{Listener, Stream};
 use crate::extproc::{self, ActiveExchanges, Authority};
+use crate::headers::HeaderAttributes;
 use crate::proto::ext_proc::external_processor_server::ExternalProcessorServer;
 use crate::proto::health::health_server::HealthServer;
 use crate::source::Slot;
@@ -33,6 +34,8 @@ pub struct ProcessorOptions {
     pub admin: Option<Listen>,
     /// The runtime it serves, now and after every change.
     pub slot: Slot,
+    /// Which request headers are told in telemetry.
+    pub attributes: HeaderAttributes,
 }
 
 /// A running processor. Dropping it stops it at once; [`Processor::shutdown`] lets exchanges end first.
@@ -52,7 +55,7 @@ pub struct Processor {
 impl Processor {
     /// Opens the listeners and serves on them. Fails, naming the address, if one cannot be opened; then none is.
     pub fn start(options: ProcessorOptions) -> anyhow::Result<Self> {
-        let ProcessorOptions { listen, admin, slot } = options;
+        let ProcessorOptions { listen, admin, slot, attributes } = options;
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
         let (settler, mut settlements) = extproc::settler();
@@ -67,13 +70,15 @@ impl Processor {
         if let Some(listener) = admin_listener {
             others.push(spawn(admin::serve(listener, health.clone(), std::sync::Arc::clone(&metrics))));
         }
-        let processor = extproc::Service::new(slot, settler);
+        let processor = extproc::Service::new(slot, attributes, settler);
         let grpc = spawn(serve_grpc(listener, processor, health.clone(), stop.clone(), cut.clone()));
         let settling = spawn(async move {
             while let Some(settlement) = settlements.recv().await {
                 metrics.record(&settlement);
                 log_settlement(&settlement);
             }
+            // The last export may wait for a collector that is away.
+            let _ = tokio::task::spawn_blocking(move || metrics.shutdown()).await;
         });
         Ok(Self { listen, admin, active, health, stop, cut, grpc, settling, others })
     }

@@ -211,6 +211,7 @@ fn start_processor(
         listen: Listen::Unix(folder.extproc_socket()),
         admin: Some(Listen::Tcp(options.admin_address())),
         slot,
+        attributes: options.attributes.resolve(),
     };
     Processor::start(processor)
         .map_err(|error| RunError::Part { part: "the processor".to_owned(), reason: format!("{error:#}") })

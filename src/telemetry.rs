@@ -1,7 +1,10 @@
 //! L4. What the process tells of itself: logs, and metrics of every settled exchange.
 
+mod attributes;
+mod export;
 mod logs;
 mod metrics;
 
+pub use attributes::AttributeOptions;
 pub use logs::{LogFormat, init_logs, log_settlement};
 pub use metrics::Metrics;

@@ -8,9 +8,10 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::headers::HeaderMapping;
 use crate::server::{Listen, Processor, ProcessorOptions};
 use crate::source::{self, Slot};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{AttributeOptions, LogFormat};
 
 /// Options of `aigw extproc`.
 #[derive(Debug, clap::Args)]
@@ -30,6 +31,8 @@ pub(super) struct Options {
     /// How long exchanges may go on after a signal to stop, in seconds
     #[arg(long, default_value = "30", value_name = "SECONDS")]
     drain_timeout: u64,
+    #[command(flatten)]
+    attributes: AttributeOptions,
 }
 
 /// The external processor of an Envoy AI gateway, with the flags of the Go implementation. Flags take one dash or two.
@@ -53,22 +56,40 @@ pub(super) struct GoFlags {
     /// text or json
     #[arg(long = "logFormat", default_value = "text", value_name = "FORMAT")]
     pub(super) log_format: LogFormat,
+    /// Request headers told in all telemetry: header:attribute,…
+    #[arg(long = "requestHeaderAttributes", value_name = "MAPPING")]
+    request_header_attributes: Option<HeaderMapping>,
+    /// Request headers told as labels of metrics, besides those
+    #[arg(long = "metricsRequestHeaderAttributes", value_name = "MAPPING")]
+    metrics_request_header_attributes: Option<HeaderMapping>,
+    /// Request headers told in dynamic metadata, besides those [default: agent-session-id:session.id]
+    #[arg(long = "logRequestHeaderAttributes", value_name = "MAPPING")]
+    log_request_header_attributes: Option<HeaderMapping>,
 }
 
 impl From<GoFlags> for Options {
     fn from(flags: GoFlags) -> Self {
-        let GoFlags { config_path, ext_proc_addr, admin_port, log_level: _, log_format: _ } = flags;
-        let admin = Listen::Tcp(SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), admin_port));
-        Self { config: config_path, listen: ext_proc_addr, admin, drain_timeout: 30 }
+        let admin = Listen::Tcp(SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), flags.admin_port));
+        let attributes = AttributeOptions {
+            request_header_attributes: flags.request_header_attributes,
+            metrics_request_header_attributes: flags.metrics_request_header_attributes,
+            log_request_header_attributes: flags.log_request_header_attributes,
+        };
+        Self { config: flags.config_path, listen: flags.ext_proc_addr, admin, drain_timeout: 30, attributes }
     }
 }
 
 /// Serves until told to stop. A configuration that cannot be read at start is an error; later ones are only reported.
 #[expect(clippy::print_stderr, reason = "supervisors wait for this very line")]
 pub(super) async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { config, listen, admin, drain_timeout } = options;
+    let Options { config, listen, admin, drain_timeout, attributes } = options;
     let slot = Slot::default();
-    let processor = Processor::start(ProcessorOptions { listen, admin: Some(admin), slot: slot.clone() })?;
+    let processor = Processor::start(ProcessorOptions {
+        listen,
+        admin: Some(admin),
+        slot: slot.clone(),
+        attributes: attributes.resolve(),
+    })?;
     let (runtime, problems) = source::read(&config).context("the configuration cannot be used")?;
     for problem in problems {
         tracing::error!(%problem, "a part of the configuration is not served");

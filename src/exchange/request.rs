@@ -84,10 +84,13 @@ impl Exchange {
         if let Some(problem) = model_problem(model) {
             return self.malformed("invalid_model", &problem);
         }
+        let attributes = self.attributes.metrics.attributes(&headers);
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         self.note(|settlement| {
             settlement.original_model = Some(model.into());
             settlement.request_model = Some(model.into());
             settlement.streaming = peek.streaming;
+            settlement.attributes = attributes;
             settlement.prompt_bytes = body.len() as u64;
         });
         match select(&gateway, &headers, model) {
@@ -161,6 +164,9 @@ impl Exchange {
 
         let mut metadata = Metadata::default();
         metadata.text("backend_name", &*backend.name);
+        for (attribute, value) in self.attributes.logs.attributes(headers) {
+            metadata.text(attribute, value);
+        }
         if let Some(body) = &new_body {
             metadata.number("content_length", body.len() as f64);
         }

@@ -58,6 +58,8 @@ pub struct Settlement {
     pub request_model: Option<Arc<str>>,
     /// The model the provider says it used.
     pub response_model: Option<Arc<str>>,
+    /// Attributes of the client's headers, for metrics.
+    pub attributes: Vec<(String, String)>,
     /// Whether the client asked for a stream.
     pub streaming: bool,
     /// The status the client got.
@@ -91,6 +93,7 @@ impl Settlement {
             original_model: None,
             request_model: None,
             response_model: None,
+            attributes: Vec::new(),
             streaming: false,
             status: None,
             usage: TokenUsage::default(),

@@ -58,6 +58,14 @@ fn runtime_of(config: Value) -> Arc<Runtime> {
     Arc::new(Runtime::new(config).0)
 }
 
+fn attributes() -> Arc<HeaderAttributes> {
+    let mapping = |text: &str| text.parse().unwrap();
+    Arc::new(HeaderAttributes {
+        metrics: mapping("x-team:team"),
+        logs: mapping("agent-session-id:session.id"),
+    })
+}
+
 /// Envoy's side of one exchange.
 struct Script {
     exchange: Exchange,
@@ -67,7 +75,7 @@ struct Script {
 impl Script {
     fn new() -> Self {
         let now = Instant::now();
-        Self { exchange: Exchange::new(Some(runtime()), AUTHORITY, now), now }
+        Self { exchange: Exchange::new(Some(runtime()), AUTHORITY, attributes(), now), now }
     }
 
     fn send(&mut self, input: Input) -> Result<Step, Violation> {
@@ -196,6 +204,16 @@ fn a_request_that_needs_no_edit_keeps_its_bytes_and_loses_the_clients_credential
     assert_eq!(set(&change, ":path"), Some("/v1/embeddings"));
     assert_eq!(set(&change, "authorization"), None);
     assert_eq!(change.headers.remove, ["x-api-key"]);
+}
+
+#[test]
+fn mapped_headers_are_told_in_metadata_and_metrics() {
+    let mut script = Script::new();
+    let headers = [("x-team", "blue"), ("agent-session-id", "s1")];
+    let change = script.request("/v1/chat/completions", &headers, &chat("plain"));
+    let session = ("session.id".to_owned(), MetadataValue::Text("s1".to_owned()));
+    assert!(change.metadata.0.contains(&session), "{:?}", change.metadata);
+    assert_eq!(script.settled().attributes, [("team".to_owned(), "blue".to_owned())]);
 }
 
 #[test]
@@ -576,7 +594,7 @@ fn script_with(schema: &Value) -> Script {
         }],
     }));
     let now = Instant::now();
-    Script { exchange: Exchange::new(Some(runtime), AUTHORITY, now), now }
+    Script { exchange: Exchange::new(Some(runtime), AUTHORITY, attributes(), now), now }
 }
 
 #[test]
@@ -663,7 +681,7 @@ fn rerank_is_read() {
 #[test]
 fn an_unknown_gateway_is_refused() {
     for runtime in [None, Some(runtime())] {
-        let mut exchange = Exchange::new(runtime, "someone.else", Instant::now());
+        let mut exchange = Exchange::new(runtime, "someone.else", attributes(), Instant::now());
         let step =
             exchange.handle(request_headers("POST", "/v1/chat/completions", &[]), Instant::now()).unwrap();
         assert!(matches!(step, Step::Reply(LocalReply { status: 503, .. })));

@@ -1,6 +1,7 @@
 //! The tonic service.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{Stream, StreamExt, stream};
@@ -9,6 +10,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::settle::{Guard, Settler};
 use super::{decode, encode};
 use crate::exchange::{Exchange, Phase};
+use crate::headers::HeaderAttributes;
 use crate::proto::ext_proc::external_processor_server::ExternalProcessor;
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
 use crate::source::Slot;
@@ -17,13 +19,15 @@ use crate::source::Slot;
 #[derive(Debug, Clone)]
 pub struct Service {
     slot: Slot,
+    attributes: Arc<HeaderAttributes>,
     settler: Settler,
 }
 
 impl Service {
-    /// A service whose exchanges begin with the runtime that is in `slot` then, and leave their settlements with `settler`.
-    pub fn new(slot: Slot, settler: Settler) -> Self {
-        Self { slot, settler }
+    /// A service whose exchanges begin with the runtime that is in `slot` then, and leave their settlements with `settler`;
+    /// `attributes` says which request headers are told in telemetry.
+    pub fn new(slot: Slot, attributes: HeaderAttributes, settler: Settler) -> Self {
+        Self { slot, attributes: Arc::new(attributes), settler }
     }
 }
 
@@ -38,7 +42,12 @@ impl ExternalProcessor for Service {
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
         let authority = request.extensions().get::<Authority>().map(|authority| authority.0.as_str());
-        let exchange = Exchange::new(self.slot.load(), authority.unwrap_or_default(), Instant::now());
+        let exchange = Exchange::new(
+            self.slot.load(),
+            authority.unwrap_or_default(),
+            Arc::clone(&self.attributes),
+            Instant::now(),
+        );
         let guard = self.settler.guard(exchange);
         Ok(Response::new(Box::pin(replies(request.into_inner(), guard))))
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::compile::PortOverride;
 use crate::resources::types::GatewayDuration;
+use crate::telemetry::AttributeOptions;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -60,6 +61,9 @@ pub struct RunOptions {
     /// Print the processor's configuration, without its secrets, and exit
     #[arg(long)]
     pub print_config: bool,
+    /// Which request headers are told in telemetry.
+    #[command(flatten)]
+    pub attributes: AttributeOptions,
 }
 
 impl RunOptions {

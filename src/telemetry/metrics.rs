@@ -6,6 +6,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder, Registry, TextEncoder};
 
+use super::export;
 use crate::exchange::{Outcome, Settlement};
 use crate::extproc::ActiveExchanges;
 
@@ -15,8 +16,7 @@ const SCOPE: &str = "envoyproxy/ai-gateway";
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    // Dropping the provider would stop the instruments.
-    _provider: SdkMeterProvider,
+    provider: SdkMeterProvider,
     token_usage: Histogram<f64>,
     request_duration: Histogram<f64>,
     time_to_first_token: Histogram<f64>,
@@ -26,12 +26,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Fresh instruments; `active` is shown as a gauge. Fails only if the exporter cannot be built, which is a bug.
+    /// Fresh instruments; `active` is shown as a gauge. Fails if the environment asks for an exporter that cannot be set up.
+    /// Must be called within a tokio runtime.
     pub fn new(active: ActiveExchanges) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
-        let resource = Resource::builder().with_service_name("ai-gateway").build();
-        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource).build();
+        let resource = resource();
+        let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource);
+        let provider = export::add(provider, |name| std::env::var(name).ok())?.build();
         let meter = provider.meter(SCOPE);
         meter
             .u64_observable_gauge("aigw.exchanges.active")
@@ -73,7 +75,7 @@ impl Metrics {
                 )
                 .build(),
             registry,
-            _provider: provider,
+            provider,
         })
     }
 
@@ -123,6 +125,13 @@ impl Metrics {
         }
     }
 
+    /// Exports what was recorded last, where metrics are exported. Waits for it, so not for an asynchronous task.
+    pub fn shutdown(&self) {
+        if let Err(error) = self.provider.shutdown() {
+            tracing::warn!(%error, "the last metrics were not exported");
+        }
+    }
+
     /// Everything in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         let mut text = Vec::new();
@@ -131,12 +140,21 @@ impl Metrics {
     }
 }
 
+/// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` go before our own name.
+fn resource() -> Resource {
+    let named = std::env::var("OTEL_SERVICE_NAME").is_ok()
+        || std::env::var("OTEL_RESOURCE_ATTRIBUTES")
+            .is_ok_and(|attributes| attributes.contains("service.name="));
+    let builder = Resource::builder();
+    if named { builder.build() } else { builder.with_service_name("ai-gateway").build() }
+}
+
 fn labels(settlement: &Settlement) -> Vec<KeyValue> {
     let text = |value: Option<&str>| {
         Value::from(value.filter(|text| !text.is_empty()).unwrap_or("unknown").to_owned())
     };
     let operation = settlement.endpoint.map_or("unknown", |endpoint| endpoint.operation());
-    let mut labels = Vec::with_capacity(7);
+    let mut labels = Vec::with_capacity(7 + settlement.attributes.len());
     labels.extend([
         KeyValue::new("gen_ai.operation.name", operation),
         KeyValue::new("gen_ai.provider.name", settlement.provider().unwrap_or("unknown")),
@@ -144,6 +162,8 @@ fn labels(settlement: &Settlement) -> Vec<KeyValue> {
         KeyValue::new("gen_ai.request.model", text(settlement.request_model.as_deref())),
         KeyValue::new("gen_ai.response.model", text(settlement.response_model.as_deref())),
     ]);
+    labels
+        .extend(settlement.attributes.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone())));
     labels
 }
 

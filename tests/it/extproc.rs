@@ -52,27 +52,18 @@ impl Rig {
             listen: Listen::Unix(socket.clone()),
             admin: Some(Listen::Tcp(([127, 0, 0, 1], 0).into())),
             slot: slot.clone(),
+            attributes: ai_gateway::headers::HeaderAttributes::default(),
         };
         let processor = Processor::start(options).unwrap();
         Self { processor, slot, socket, _dir: dir }
     }
 
     async fn channel(&self) -> Channel {
-        let socket = self.socket.clone();
-        let connect = move |_: Uri| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        };
-        let origin: Uri = format!("http://{AUTHORITY}").parse().unwrap();
-        let endpoint = Endpoint::from_static("http://unused").origin(origin);
-        endpoint.connect_with_connector(tower::service_fn(connect)).await.unwrap()
+        channel(self.socket.clone()).await
     }
 
     async fn stream(&self) -> Envoy {
-        let (sender, messages) = mpsc::unbounded_channel();
-        let mut client = ExternalProcessorClient::new(self.channel().await);
-        let replies = client.process(UnboundedReceiverStream::new(messages)).await.unwrap().into_inner();
-        Envoy { sender, replies }
+        Envoy::open(self.channel().await).await
     }
 
     async fn metrics(&self) -> String {
@@ -98,6 +89,27 @@ impl Rig {
     }
 }
 
+/// A connection to a processor's socket, as Envoy opens one for the gateway [`AUTHORITY`].
+pub(crate) async fn channel(socket: PathBuf) -> Channel {
+    let connect = move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    };
+    let origin: Uri = format!("http://{AUTHORITY}").parse().unwrap();
+    let endpoint = Endpoint::from_static("http://unused").origin(origin);
+    endpoint.connect_with_connector(tower::service_fn(connect)).await.unwrap()
+}
+
+/// One streamed exchange from its beginning to its end, with usage.
+pub(crate) async fn exchange(channel: Channel) {
+    let mut envoy = Envoy::open(channel).await;
+    envoy.request("m").await;
+    let headers = response_headers(&[(":status", "200"), ("content-type", "text/event-stream")]);
+    envoy.send(Some(headers)).await.unwrap();
+    envoy.send(Some(response_body("data: {\"model\":\"m\"}\n\n", false))).await.unwrap();
+    envoy.send(Some(response_body(USAGE, true))).await.unwrap();
+}
+
 /// Envoy's end of one stream.
 struct Envoy {
     sender: mpsc::UnboundedSender<ProcessingRequest>,
@@ -105,6 +117,13 @@ struct Envoy {
 }
 
 impl Envoy {
+    async fn open(channel: Channel) -> Self {
+        let (sender, messages) = mpsc::unbounded_channel();
+        let mut client = ExternalProcessorClient::new(channel);
+        let replies = client.process(UnboundedReceiverStream::new(messages)).await.unwrap().into_inner();
+        Self { sender, replies }
+    }
+
     async fn send(&mut self, message: Option<Message>) -> Result<ProcessingResponse, Status> {
         let request = ProcessingRequest { request: message, ..Default::default() };
         // The processor may have ended the stream; its status is what matters.
@@ -119,7 +138,15 @@ impl Envoy {
 }
 
 fn runtime() -> Runtime {
-    let config = json!({
+    let config: Config = serde_json::from_value(config()).unwrap();
+    let (runtime, problems) = Runtime::new(config);
+    assert!(problems.is_empty(), "{problems:?}");
+    runtime
+}
+
+/// A configuration whose one model is `m`.
+pub(crate) fn config() -> Value {
+    json!({
         "backends": [{"name": "default/b/route/r/rule/0/ref/0", "auth": {"apiKey": {"key": "sk-1"}}}],
         "llmRequestCosts": [{"routeName": "default/r", "metadataKey": "total", "type": "TotalToken"}],
         "gateways": [{
@@ -131,11 +158,7 @@ fn runtime() -> Runtime {
             "rules": [{"route": "default/r", "backend": "default/b/route/r/rule/0/ref/0", "routingKey": "key"}],
             "models": {},
         }],
-    });
-    let config: Config = serde_json::from_value(config).unwrap();
-    let (runtime, problems) = Runtime::new(config);
-    assert!(problems.is_empty(), "{problems:?}");
-    runtime
+    })
 }
 
 fn header_map(headers: &[(&'static str, &'static str)]) -> HeaderMap {

@@ -11,5 +11,6 @@ mod extproc;
 mod layers;
 mod leaving;
 mod matcher;
+mod otlp;
 mod skew;
 mod support;
