@@ -100,6 +100,8 @@ pub struct Compiled {
     pub envoy: EnvoyConfig,
     /// Everything there is to say about the resources.
     pub diagnostics: Diagnostics,
+    /// Whether every [`CompileOptions::ports`] found its listener and is free there; if not, the diagnostics say which.
+    pub options_fit: bool,
     /// Stand-in model servers to be started.
     pub embedded_backends: Vec<EmbeddedBackend>,
     /// In the order of their ports.
@@ -146,7 +148,7 @@ pub struct Listener {
 #[must_use]
 pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let mut diagnostics = Diagnostics::new();
-    let targets = listeners::collect(snapshot, options, &mut diagnostics);
+    let (targets, options_fit) = listeners::collect(snapshot, options, &mut diagnostics);
     let mut services = services::Services::new(snapshot, options);
     let routes = routes::attach(snapshot, &targets, &mut services, &mut diagnostics);
     let digest = digest::Digest::new(&options.secret.0);
@@ -166,6 +168,7 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
         embedded_backends: services.embedded_backends(),
         config,
         diagnostics,
+        options_fit,
     }
 }
 

@@ -51,6 +51,9 @@ pub enum RunError {
     /// Something that was named cannot be read; it has been reported.
     #[error("not every file could be read")]
     Unreadable,
+    /// An option does not fit the files; it has been reported.
+    #[error("the options do not fit the files")]
+    Options,
     /// The files lead to no rule that sends requests anywhere; why has been reported.
     #[error("there is nothing to serve: no route of these files leads from a listener to a backend")]
     NothingToServe,
@@ -121,6 +124,9 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
     let compiled = input::compile(&snapshot, options, folder.path())?;
     if !compiled.serves() {
         return Err(RunError::NothingToServe);
+    }
+    if !compiled.options_fit {
+        return Err(RunError::Options);
     }
     check_ports(options, &compiled)?;
     let search = Search::from_env(options.envoy.clone());

@@ -67,12 +67,12 @@ impl Target<'_> {
     }
 }
 
-/// The listeners of all Gateways in the order of the files, with their ports.
+/// The listeners of all Gateways in the order of the files, with their ports; and whether all chosen ports could be given.
 pub(super) fn collect<'a>(
     snapshot: &'a Snapshot,
     options: &CompileOptions,
     diagnostics: &mut Diagnostics,
-) -> Vec<Target<'a>> {
+) -> (Vec<Target<'a>>, bool) {
     if snapshot.gateways.is_empty() {
         diagnostics.push(Diagnostic::error("there is no Gateway, so that there is nothing to listen on").help(
             "pass a file with a Gateway and its GatewayClass, such as examples/basic/basic.yaml, besides the others",
@@ -203,14 +203,15 @@ fn number<'a>(
     targets: Vec<Target<'a>>,
     options: &CompileOptions,
     diagnostics: &mut Diagnostics,
-) -> Vec<Target<'a>> {
-    let overrides = overrides(&targets, options, diagnostics);
+) -> (Vec<Target<'a>>, bool) {
+    let (overrides, mut fit) = overrides(&targets, options, diagnostics);
     let mut numbered: Vec<Target<'a>> = Vec::new();
     for (index, mut target) in targets.into_iter().enumerate() {
         let next = u16::try_from(index).ok().and_then(|offset| options.first_port.checked_add(offset));
         let Some(port) = overrides.get(&index).copied().or(next) else {
             let message = format!("there is no port left for listener `{}`", target.listener.name);
             diagnostics.push(target.gateway.error("spec.listeners", message).help(listen_help(&target)));
+            fit = false;
             continue;
         };
         if let Some(other) = numbered.iter().find(|other| port != 0 && other.port == port) {
@@ -219,25 +220,26 @@ fn number<'a>(
                 other.listener.name, target.listener.name
             );
             diagnostics.push(target.gateway.error("spec.listeners", message).help(listen_help(&target)));
+            fit = false;
             continue;
         }
         target.port = port;
         numbered.push(target);
     }
-    numbered
+    (numbered, fit)
 }
 
 fn listen_help(target: &Target<'_>) -> String {
     format!("choose another with --listen {}/{}=PORT", target.gateway.name(), target.listener.name)
 }
 
-/// Ports that were chosen, by the listener's index.
+/// Ports that were chosen, by the listener's index, and whether every choice names one listener.
 fn overrides(
     targets: &[Target<'_>],
     options: &CompileOptions,
     diagnostics: &mut Diagnostics,
-) -> BTreeMap<usize, u16> {
-    let mut chosen = BTreeMap::new();
+) -> (BTreeMap<usize, u16>, bool) {
+    let (mut chosen, mut fit) = (BTreeMap::new(), true);
     for choice in &options.ports {
         let fits = |target: &&Target<'_>| names(target).contains(&choice.listener);
         let found: Vec<usize> =
@@ -247,6 +249,7 @@ fn overrides(
                 chosen.insert(*index, choice.port);
             }
             [] => {
+                fit = false;
                 let known: Vec<&str> = targets.iter().map(|target| target.listener.name.as_str()).collect();
                 let message =
                     format!("--listen {}={}: there is no such listener", choice.listener, choice.port);
@@ -254,6 +257,7 @@ fn overrides(
                     .push(Diagnostic::error(message).help(suggest(&choice.listener, known.iter().copied())));
             }
             several => {
+                fit = false;
                 let message =
                     format!("--listen {}={}: several listeners have this name", choice.listener, choice.port);
                 let full = several
@@ -265,7 +269,7 @@ fn overrides(
             }
         }
     }
-    chosen
+    (chosen, fit)
 }
 
 /// The names `--listen` takes for a listener, the shortest first.

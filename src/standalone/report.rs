@@ -109,6 +109,7 @@ mod tests {
             config: Config::default(),
             envoy: EnvoyConfig::default(),
             diagnostics: Diagnostics::new(),
+            options_fit: true,
             embedded_backends: Vec::new(),
             listeners: vec![listener],
         };

@@ -1,6 +1,8 @@
 //! The private folder of one run: sockets and Envoy's configuration.
 
+use std::fs::Permissions;
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
@@ -24,7 +26,8 @@ impl RuntimeDir {
     /// Makes a folder that only this user can enter, in `parent` or else where the system keeps such.
     pub(super) fn create(parent: Option<&Path>) -> io::Result<Self> {
         let mut builder = tempfile::Builder::new();
-        builder.prefix("aigw-");
+        // The sockets in it take whoever reaches them at their word.
+        builder.prefix("aigw-").permissions(Permissions::from_mode(0o700));
         let folder = match parent {
             Some(parent) => {
                 std::fs::create_dir_all(parent)?;
@@ -69,8 +72,6 @@ fn fits(folder: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]

@@ -182,15 +182,18 @@ fn listeners_are_numbered_through_all_gateways_and_tell_themselves_apart() {
     options.ports = vec![PortOverride { listener: "gw2/http".to_owned(), port: 8080 }];
     let compiled = compile_with(&text, &options);
     assert_eq!(ports(&compiled), [("gw/http".to_owned(), 1975), ("gw2/http".to_owned(), 8080)]);
+    assert!(compiled.options_fit);
     for (listener, said) in
         [("http", "use one of default/gw/http, default/gw2/http"), ("htpp", "did you mean `http`?")]
     {
         options.ports = vec![PortOverride { listener: listener.to_owned(), port: 8080 }];
         let compiled = compile_with(&text, &options);
         assert!(messages(&compiled).contains(said), "{}", messages(&compiled));
+        assert!(!compiled.options_fit);
     }
     options.ports = vec![PortOverride { listener: "gw2/http".to_owned(), port: 1975 }];
     let compiled = compile_with(&text, &options);
+    assert!(!compiled.options_fit);
     assert!(messages(&compiled).contains("both be served on port 1975"), "{}", messages(&compiled));
 }
 
