@@ -6,11 +6,17 @@
 // Tells clippy that all of this is tests, helpers included.
 #![cfg(test)]
 
+mod ending;
 mod envoy_validate;
+mod errors;
 mod extproc;
 mod layers;
 mod leaving;
 mod matcher;
 mod otlp;
+mod sdk;
 mod skew;
 mod support;
+mod tokens;
+mod traffic;
+mod walkthrough;

@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod envoy;
+pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod planes;
 pub(crate) mod yaml;
@@ -34,14 +35,6 @@ pub(crate) fn shared_data() -> Option<PathBuf> {
 #[expect(clippy::disallowed_methods, reason = "the test's runtime is the owner, and ends with the test")]
 pub(crate) fn spawn(task: impl Future<Output: Send + 'static> + Send + 'static) {
     drop(tokio::spawn(task));
-}
-
-/// As [`spawn`], for a task whose end is waited for.
-#[expect(clippy::disallowed_methods, reason = "the test's runtime is the owner, and ends with the test")]
-pub(crate) fn spawn_join<T: Send + 'static>(
-    task: impl Future<Output = T> + Send + 'static,
-) -> tokio::task::JoinHandle<T> {
-    tokio::spawn(task)
 }
 
 /// Asks again and again until the answer is yes. What never comes ends with the test's time.

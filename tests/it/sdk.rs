@@ -1,0 +1,47 @@
+//! The providers' own Python SDKs against a gateway: `tests/python`, run by pytest.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::backend::Backend;
+use crate::support::gateway::Setup;
+use crate::support::{missing, yaml};
+
+/// The interpreter that `make venv` makes.
+fn python() -> Option<PathBuf> {
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
+    let ready = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/.ready");
+    if ready.is_file() { Some(python) } else { missing("there is no Python environment; run `make venv`") }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_sdk_works_through_the_gateway() {
+    let (Some(python), Some(setup)) = (python(), Setup::new().await) else { return };
+    let backend = Backend::start(&["--usage=prompt=9,completion=11"]).await;
+    // An address where nobody listens.
+    let gone = Backend::start(&[]).await;
+    let down = gone.addr;
+    gone.stop().await;
+    let gateway = setup
+        .yaml(yaml::gateway("1Mi"))
+        .yaml(yaml::backend("up", backend.addr) + &yaml::api_key("up", "sk-configured"))
+        .yaml(yaml::backend("down", down))
+        .yaml(yaml::route(&[("test-model", "up"), ("down-model", "down")], ""))
+        .start()
+        .await;
+    let output = tokio::process::Command::new(python)
+        .args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--color=no", "-rA", "tests/python"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env("AIGW_URL", format!("http://{}", gateway.addr))
+        .env("TESTBACKEND_URL", format!("http://{}", backend.addr))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .kill_on_drop(true)
+        .output()
+        .await
+        .expect("Python");
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "pytest failed; see above");
+    // A run that collects nothing is no proof.
+    assert!(text.contains("test_openai.py::"), "no test has run");
+    gateway.stop().await;
+}
