@@ -19,6 +19,7 @@ mod hostnames;
 mod listeners;
 mod models;
 mod mutations;
+mod overlap;
 mod plan;
 mod redacted;
 mod routes;
@@ -27,6 +28,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod unserved;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +44,7 @@ use crate::exchange::{MODEL_HEADER, NO_ROUTE, ROUTING_HEADER};
 use crate::mutation::METADATA_NAMESPACE;
 use crate::resources::Snapshot;
 
+use overlap::Overlaps;
 use plan::{ListenerPlan, Plan};
 
 /// What is not in the files.
@@ -142,6 +145,43 @@ pub struct Listener {
     pub rules: usize,
     /// The models its rules name.
     pub models: Vec<String>,
+    /// Its rules, in the order of [`config::Gateway::rules`].
+    pub described: Vec<RuleDescription>,
+}
+
+/// What becomes of the requests of one rule, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleDescription {
+    /// `namespace/name` of the AIGatewayRoute.
+    pub route: String,
+    /// The index of the rule in it.
+    pub index: usize,
+    /// Where it leads.
+    pub fate: RuleFate,
+}
+
+/// Where a rule leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleFate {
+    /// To one of these, by weight.
+    Forwarded(Vec<Destination>),
+    /// Nowhere: something is wrong with it, which a diagnostic says. Its requests are answered with 404.
+    Refused,
+    /// Nowhere: no backend has a weight. Its requests are answered with 500.
+    NoBackend,
+}
+
+/// A backend of a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// [`config::Backend::name`].
+    pub backend: String,
+    /// Its share, in proportion to the other weights.
+    pub weight: u32,
+    /// Addresses, as `host:port` or `unix:path`.
+    pub addresses: Vec<String>,
+    /// The host name that its certificate has to have, where TLS is spoken.
+    pub tls: Option<String>,
 }
 
 /// Compiles resources. Never fails: what cannot be served is in [`Compiled::diagnostics`].
@@ -152,11 +192,14 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let mut services = services::Services::new(snapshot, options);
     let routes = routes::attach(snapshot, &targets, &mut services, &mut diagnostics);
     let digest = digest::Digest::new(&options.secret.0);
+    let mut overlaps = Overlaps::default();
     let listeners: Vec<ListenerPlan> = targets
         .iter()
         .enumerate()
-        .map(|(index, target)| routes::plan(index, target, &routes, &digest))
+        .map(|(index, target)| routes::plan(index, target, &routes, &digest, &mut overlaps))
         .collect();
+    overlaps.report(&routes, &mut diagnostics);
+    unserved::check(snapshot, &routes, &services, &mut diagnostics);
     let plan = Plan { listeners, clusters: services.clusters() };
     let mut config =
         Config { llm_request_costs: models::costs(&routes, &mut diagnostics), ..Config::default() };

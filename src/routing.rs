@@ -7,6 +7,7 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 
 mod hosts;
+mod implication;
 mod regex;
 
 pub use hosts::{HostError, Hosts};

@@ -124,7 +124,7 @@ fn api_key(
     reference: &SecretObjectReference,
     diagnostics: &mut Diagnostics,
 ) -> Result<SecretString, Unavailable> {
-    let namespace = reference.namespace.as_deref().unwrap_or(policy.namespace());
+    let namespace = reference.namespace.as_deref().unwrap_or_else(|| policy.namespace());
     let from = From { group: GROUP, kind: "BackendSecurityPolicy", namespace: policy.namespace() };
     let to = To { group: "", kind: "Secret", namespace, name: &reference.name };
     if reference.group != to.group || reference.kind != to.kind {

@@ -31,6 +31,11 @@ impl<'a> Destinations<'a> {
         Self { snapshot, options, embedded: BTreeMap::new() }
     }
 
+    /// The same resources, nothing collected yet.
+    pub(super) fn afresh(&self) -> Self {
+        Self::new(self.snapshot, self.options)
+    }
+
     pub(super) fn into_embedded(self) -> Vec<EmbeddedBackend> {
         self.embedded.into_values().collect()
     }

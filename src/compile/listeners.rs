@@ -9,7 +9,7 @@ use crate::resources::types::PolicyTargetReference;
 use crate::resources::{Located, Snapshot};
 
 use super::plan::{AccessLogPlan, Action, Plan};
-use super::{CompileOptions, access_log};
+use super::{CompileOptions, RuleDescription, RuleFate, access_log};
 
 /// The controller whose classes are served.
 const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
@@ -74,7 +74,7 @@ pub(super) fn collect<'a>(
     diagnostics: &mut Diagnostics,
 ) -> (Vec<Target<'a>>, bool) {
     if snapshot.gateways.is_empty() {
-        diagnostics.push(Diagnostic::error("there is no Gateway, so that there is nothing to listen on").help(
+        diagnostics.push(Diagnostic::warning("there is no Gateway, so that there is nothing to listen on").help(
             "pass a file with a Gateway and its GatewayClass, such as examples/basic/basic.yaml, besides the others",
         ));
     }
@@ -297,9 +297,19 @@ pub(super) fn describe(targets: &[Target<'_>], plan: &Plan) -> Vec<super::Listen
             hostname: concrete_hostname(plan),
             rules: served.count(),
             models: models.collect(),
+            described: plan.rules.iter().map(describe_rule).collect(),
         }
     };
     targets.iter().zip(&plan.listeners).map(describe).collect()
+}
+
+fn describe_rule(rule: &super::plan::RulePlan) -> RuleDescription {
+    let fate = match rule.action {
+        Action::Forward(_) => RuleFate::Forwarded(rule.destinations.clone()),
+        Action::Refuse => RuleFate::Refused,
+        Action::NoBackend => RuleFate::NoBackend,
+    };
+    RuleDescription { route: rule.route.clone(), index: rule.index, fate }
 }
 
 /// A name under which the listener serves something, if it does not serve any name.

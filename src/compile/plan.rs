@@ -1,10 +1,13 @@
 //! What will be served, decided: the one model from which both the processor's and Envoy's configuration are written,
 //! so that the two cannot disagree about the order of matches or the value of a routing key.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use crate::config::{Host, Models, RuleMatch};
+
+use super::Destination;
 
 /// Everything that one Envoy serves.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +57,8 @@ pub(super) struct RulePlan {
     pub(super) backend: String,
     pub(super) routing_key: String,
     pub(super) action: Action,
+    /// For people; what is done is in `action`.
+    pub(super) destinations: Vec<Destination>,
 }
 
 /// What Envoy does with a request of a rule.
@@ -106,6 +111,16 @@ pub(super) enum Endpoint {
         path: PathBuf,
         hostname: String,
     },
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fqdn { hostname, port } => write!(f, "{hostname}:{port}"),
+            Self::Ip { address, port, hostname: _ } => SocketAddr::new(*address, *port).fmt(f),
+            Self::Unix { path, hostname: _ } => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// How a destination proves who it is.

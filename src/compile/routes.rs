@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::auth::CLIENT_CREDENTIAL_HEADERS;
 use crate::config::{self, HeaderMatchType, Host, RuleMatch};
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRuleMatch};
@@ -16,10 +17,11 @@ use crate::routing::Condition;
 use super::digest::Digest;
 use super::hostnames;
 use super::listeners::Target;
-use super::models;
+use super::overlap::Overlaps;
 use super::plan::{ListenerPlan, RulePlan};
 use super::rules::{self, CompiledRule};
 use super::services::Services;
+use super::{MODEL_HEADER, models};
 
 /// A route that attaches to at least one listener.
 #[derive(Debug)]
@@ -29,9 +31,17 @@ pub(super) struct AttachedRoute<'a> {
     pub(super) name: String,
     pub(super) rules: Vec<CompiledRule>,
     /// By rule, the matches as the processor and Envoy take them; none means that the rule cannot be tried.
-    pub(super) matches: Vec<Vec<Vec<config::HeaderMatch>>>,
+    pub(super) matches: Vec<Vec<Match>>,
     /// Host names by the index of the listener.
     pub(super) hostnames: BTreeMap<usize, Vec<String>>,
+}
+
+/// A match of a rule, as the processor and Envoy take it.
+#[derive(Debug)]
+pub(super) struct Match {
+    /// Its index among the rule's matches; none where the rule has none, and with that matches everything.
+    pub(super) index: Option<usize>,
+    pub(super) headers: Vec<config::HeaderMatch>,
 }
 
 /// Finds where every route attaches and compiles those that attach anywhere, the oldest first.
@@ -67,7 +77,7 @@ pub(super) fn attach<'a>(
 
 impl AttachedRoute<'_> {
     /// Sorts the older first; a route without a time of creation counts as the oldest.
-    fn age(&self) -> (Option<&str>, &str) {
+    pub(super) fn age(&self) -> (Option<&str>, &str) {
         (self.resource.metadata.creation_timestamp.as_deref(), &self.name)
     }
 }
@@ -141,7 +151,14 @@ fn dangling(
         let message =
             format!("there is no Gateway {namespace}/{}, so that the route is not served there", parent.name);
         let help = suggest(&parent.name, snapshot.gateways.names_in(namespace));
-        return route.warning(&format!("{field}.name"), message).help(help);
+        let field = format!("{field}.name");
+        // Files without any Gateway are a part of something; a name besides those that are there is a slip.
+        let finding = if snapshot.gateways.is_empty() {
+            route.warning(&field, message)
+        } else {
+            route.error(&field, message)
+        };
+        return finding.help(help);
     }
     let listeners: Vec<String> = targets
         .iter()
@@ -157,14 +174,14 @@ fn dangling(
 }
 
 /// The matches of a rule. A rule without any matches everything.
-fn matches(
+pub(super) fn matches(
     route: &Located<AIGatewayRoute>,
     rule: usize,
     written: &[AIGatewayRouteRuleMatch],
     diagnostics: &mut Diagnostics,
-) -> Vec<Vec<config::HeaderMatch>> {
+) -> Vec<Match> {
     if written.is_empty() {
-        return vec![Vec::new()];
+        return vec![Match { index: None, headers: Vec::new() }];
     }
     let one = |(index, written): (usize, &AIGatewayRouteRuleMatch)| {
         let mut headers: Vec<config::HeaderMatch> = Vec::new();
@@ -186,11 +203,31 @@ fn matches(
                     return None;
                 }
             }
+            if let Some((message, help)) = never_seen(&name) {
+                diagnostics.push(route.error(&format!("{}.name", field()), message).help(help));
+            }
             headers.push(config::HeaderMatch { name, kind: header.kind, value: header.value.clone() });
         }
-        Some(headers)
+        Some(Match { index: Some(index), headers })
     };
     written.iter().enumerate().filter_map(one).collect()
+}
+
+/// Why a match on a header can never hold, and what to do, if it cannot.
+fn never_seen(name: &str) -> Option<(String, &'static str)> {
+    if CLIENT_CREDENTIAL_HEADERS.contains(&name) {
+        let message = format!(
+            "clients' credentials end at the gateway: `{name}` is gone by the time Envoy chooses the backend, so that requests of this match are answered with 404"
+        );
+        return Some((message, "match on another header, which clients or a filter in front send"));
+    }
+    if name.starts_with("x-ai-eg-") && name != MODEL_HEADER {
+        let message = format!(
+            "this match never holds: `{name}` is a name of the gateway's own, not believed from clients"
+        );
+        return Some((message, "of these, only x-ai-eg-model can be matched"));
+    }
+    None
 }
 
 /// Whether the processor takes an expression; it takes none that Envoy would not.
@@ -203,19 +240,19 @@ fn check_expression(name: &str, expression: &str) -> Result<(), String> {
 }
 
 /// One match with what decides its place.
-struct Entry<'a> {
-    headers: &'a [config::HeaderMatch],
-    exact: usize,
+pub(super) struct Entry<'a> {
+    pub(super) headers: &'a [config::HeaderMatch],
+    pub(super) exact: usize,
     age: (Option<&'a str>, &'a str),
-    rule_index: usize,
-    match_index: usize,
+    /// Where it is written: index of the route, of its rule, of the rule's match that can be tried.
+    pub(super) place: (usize, usize, usize),
     /// Index among the listener's rules.
     rule: usize,
 }
 
 impl Entry<'_> {
     fn precedence(&self) -> impl Ord {
-        (Reverse(self.headers.len()), Reverse(self.exact), self.age, self.rule_index, self.match_index)
+        (Reverse(self.headers.len()), Reverse(self.exact), self.age, self.place)
     }
 }
 
@@ -225,10 +262,11 @@ pub(super) fn plan(
     target: &Target<'_>,
     routes: &[AttachedRoute<'_>],
     digest: &Digest,
+    overlaps: &mut Overlaps,
 ) -> ListenerPlan {
     let mut rules = Vec::new();
     let mut hosts: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
-    for route in routes {
+    for (route_index, route) in routes.iter().enumerate() {
         let Some(hostnames) = route.hostnames.get(&index) else { continue };
         for (rule_index, (compiled, matches)) in route.rules.iter().zip(&route.matches).enumerate() {
             let rule = rules.len();
@@ -238,14 +276,14 @@ pub(super) fn plan(
                 backend: compiled.name.clone(),
                 routing_key: compiled.routing_key(digest, &target.authority, &route.name, rule_index),
                 action: compiled.action.clone(),
+                destinations: compiled.destinations(),
             });
             for hostname in hostnames {
-                let entries = matches.iter().enumerate().map(|(match_index, headers)| Entry {
+                let entries = matches.iter().enumerate().map(|(match_index, Match { headers, .. })| Entry {
                     headers,
                     exact: headers.iter().filter(|header| header.kind == HeaderMatchType::Exact).count(),
                     age: route.age(),
-                    rule_index,
-                    match_index,
+                    place: (route_index, rule_index, match_index),
                     rule,
                 });
                 hosts.entry(hostname).or_default().extend(entries);
@@ -256,6 +294,7 @@ pub(super) fn plan(
         .into_iter()
         .map(|(hostname, mut entries)| {
             entries.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
+            overlaps.look_at(&entries);
             let matches =
                 entries.iter().map(|entry| RuleMatch { headers: entry.headers.to_vec(), rule: entry.rule });
             Host { hostname: hostname.to_owned(), matches: matches.collect() }

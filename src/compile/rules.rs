@@ -14,10 +14,10 @@ use crate::resources::{Located, Snapshot};
 use super::credentials::Credential;
 use super::digest::Digest;
 use super::grants::{From, To, allowed, missing};
-use super::plan::{Action, Forward};
+use super::plan::{Action, ClusterPlan, Endpoint, Forward};
 use super::routes::AttachedRoute;
 use super::services::{Service, Services};
-use super::{envoy, mutations};
+use super::{Destination, envoy, mutations};
 
 /// What upstream gives a rule that says nothing; Envoy's own default would cut most answers.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
@@ -188,6 +188,16 @@ impl RuleBackend {
         })
     }
 
+    fn destination(&self) -> Destination {
+        let ClusterPlan { endpoints, tls, .. } = &self.service.cluster;
+        Destination {
+            backend: self.name.clone(),
+            weight: self.weight,
+            addresses: endpoints.iter().map(Endpoint::to_string).collect(),
+            tls: tls.as_ref().map(|tls| tls.hostname.clone()),
+        }
+    }
+
     fn config(&self) -> config::Backend {
         config::Backend {
             name: self.name.clone(),
@@ -201,6 +211,11 @@ impl RuleBackend {
 }
 
 impl CompiledRule {
+    /// The backends, as people want to know of them.
+    pub(super) fn destinations(&self) -> Vec<Destination> {
+        self.backends.iter().map(RuleBackend::destination).collect()
+    }
+
     /// The value Envoy's routes demand for this rule on one listener.
     pub(super) fn routing_key(&self, digest: &Digest, authority: &str, route: &str, index: usize) -> String {
         let public = json!({

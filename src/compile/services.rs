@@ -48,6 +48,16 @@ impl<'a> Services<'a> {
         }
     }
 
+    /// Knows what is known already, and keeps what it learns besides to itself.
+    pub(super) fn aside(&self) -> Self {
+        Self {
+            snapshot: self.snapshot,
+            destinations: self.destinations.afresh(),
+            resolved: self.resolved.clone(),
+            clusters: self.clusters.clone(),
+        }
+    }
+
     /// The clusters of all Backends that something refers to, in the order of the files.
     pub(super) fn clusters(&self) -> Vec<ClusterPlan> {
         self.clusters.values().flatten().cloned().collect()
@@ -137,7 +147,12 @@ impl<'a> Services<'a> {
         }
     }
 
-    fn cluster(&mut self, backend: &Located<Backend>, diagnostics: &mut Diagnostics) -> Option<ClusterPlan> {
+    /// The cluster of a Backend; `None` if it cannot be used, which has been said by then.
+    pub(super) fn cluster(
+        &mut self,
+        backend: &Located<Backend>,
+        diagnostics: &mut Diagnostics,
+    ) -> Option<ClusterPlan> {
         if let Some(known) = self.clusters.get(&backend.order) {
             return known.clone();
         }

@@ -1,9 +1,11 @@
 //! Small resources in, both configurations out.
 
 mod golden;
+mod overlaps;
 mod properties;
 mod refusals;
 mod routing;
+mod unserved;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -28,6 +28,12 @@ const NEST_LIMIT: u32 = 100;
 /// The longest expression, in bytes.
 const MAX_LENGTH: usize = 4096;
 
+/// Stands before every expression, so that it is to match from the beginning, ...
+const PREFIX: &str = r"\A(?:";
+
+/// ... and behind it, so that it is to match to the end.
+const SUFFIX: &str = r")\z";
+
 /// Why an expression cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the regular expression `{expression}` cannot be used: {reason}")]
@@ -43,6 +49,17 @@ pub struct RegexError {
 pub(super) struct Expression(Regex);
 
 impl Expression {
+    /// In the syntax of the `regex` crate, over whole values.
+    pub(super) fn pattern(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// [`Expression::pattern`] without what makes it one over whole values.
+    pub(super) fn source(&self) -> &str {
+        let pattern = self.pattern();
+        pattern.strip_prefix(PREFIX).and_then(|rest| rest.strip_suffix(SUFFIX)).unwrap_or(pattern)
+    }
+
     pub(super) fn is_match(&self, value: &[u8]) -> bool {
         self.0.is_match(&latin1(value))
     }
@@ -70,7 +87,7 @@ pub(super) fn compile(expression: &str) -> Result<Expression, RegexError> {
     }
     let as_latin1: String = expression.bytes().map(char::from).collect();
     let rewritten = rewrite(&as_latin1).map_err(|reason| fail(reason.to_owned()))?;
-    RegexBuilder::new(&format!(r"\A(?:{rewritten})\z"))
+    RegexBuilder::new(&format!("{PREFIX}{rewritten}{SUFFIX}"))
         .size_limit(SIZE_LIMIT)
         .dfa_size_limit(SIZE_LIMIT)
         .nest_limit(NEST_LIMIT)

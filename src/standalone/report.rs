@@ -101,6 +101,7 @@ mod tests {
             hostname: hostname.map(str::to_owned),
             rules: 1,
             models: models.iter().map(|model| (*model).to_owned()).collect(),
+            described: Vec::new(),
         }
     }
 

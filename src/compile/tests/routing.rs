@@ -55,7 +55,7 @@ fn more_headers_then_more_exact_then_age_then_name_then_order() {
         &backends,
     ]
     .concat();
-    let compiled = compile_clean(&text);
+    let compiled = compile_text(&text);
     assert_eq!(
         backends_in_order(&compiled),
         ["two-headers", "exact", "regex", "older", "b-first", "b-second", "c"]
