@@ -114,11 +114,11 @@ impl<'a> Destinations<'a> {
         let hostname = || endpoint.hostname.clone();
         let (port, planned) = if let Some(fqdn) = &endpoint.fqdn {
             let hostname = fqdn.hostname.to_ascii_lowercase();
-            if let Some(service) = self.service(backend.namespace(), &hostname) {
-                if let Some(deployment) = stand_in(self.snapshot, service) {
-                    let path = self.embed(service, deployment);
-                    return Some(Endpoint::Unix { path, hostname });
-                }
+            if let Some(service) = self.service(backend.namespace(), &hostname)
+                && let Some(deployment) = stand_in(self.snapshot, service)
+            {
+                let path = self.embed(service, deployment);
+                return Some(Endpoint::Unix { path, hostname });
             }
             if self.is_cluster_name(backend.namespace(), &hostname) {
                 let message = format!(

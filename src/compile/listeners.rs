@@ -36,7 +36,7 @@ impl Target<'_> {
     }
 
     /// Whether routes of a namespace may attach; the error is a clause.
-    pub(super) fn admits(&self, namespace: &str, snapshot: &Snapshot) -> Result<(), String> {
+    pub(super) fn admits(&self, namespace: &str) -> Result<(), String> {
         let rule = &self.listener.allowed_routes;
         let name = &self.listener.name;
         let kinds = &rule.kinds;
@@ -56,7 +56,6 @@ impl Target<'_> {
                 selector.matches(&labels)
             }),
         };
-        let _ = snapshot;
         if admitted {
             Ok(())
         } else {

@@ -97,14 +97,14 @@ fn attachments(
         );
     }
     for (index, parent) in route.spec.parent_refs.iter().enumerate() {
-        let namespace = parent.namespace.as_deref().unwrap_or(route.namespace());
+        let namespace = parent.namespace.as_deref().unwrap_or_else(|| route.namespace());
         let mut refusals = Vec::new();
         let (mut matched, mut attached) = (false, false);
         for (position, target) in
             targets.iter().enumerate().filter(|(_, target)| names(parent, namespace, target))
         {
             matched = true;
-            if let Err(reason) = target.admits(route.namespace(), snapshot) {
+            if let Err(reason) = target.admits(route.namespace()) {
                 refusals.push(reason);
                 continue;
             }
@@ -195,13 +195,14 @@ pub(super) fn matches(
                 diagnostics.push(route.warning(&format!("{}.name", field()), message));
                 continue;
             }
-            if header.kind == HeaderMatchType::RegularExpression {
-                if let Err(reason) = check_expression(&name, &header.value) {
-                    let message = format!("this is not a regular expression that Envoy takes: {reason}");
-                    let help = "the syntax is RE2's, over the whole value; this match is left out until it is mended";
-                    diagnostics.push(route.error(&format!("{}.value", field()), message).help(help));
-                    return None;
-                }
+            if header.kind == HeaderMatchType::RegularExpression
+                && let Err(reason) = check_expression(&name, &header.value)
+            {
+                let message = format!("this is not a regular expression that Envoy takes: {reason}");
+                let help =
+                    "the syntax is RE2's, over the whole value; this match is left out until it is mended";
+                diagnostics.push(route.error(&format!("{}.value", field()), message).help(help));
+                return None;
             }
             if let Some((message, help)) = never_seen(&name) {
                 diagnostics.push(route.error(&format!("{}.name", field()), message).help(help));

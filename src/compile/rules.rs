@@ -134,7 +134,7 @@ fn backend(
         diagnostics.push(route.error(&format!("{field}.kind"), message).help("leave out group and kind"));
         return None;
     }
-    let namespace = reference.namespace.as_deref().unwrap_or(route.namespace());
+    let namespace = reference.namespace.as_deref().unwrap_or_else(|| route.namespace());
     let from = From { group: GROUP, kind: "AIGatewayRoute", namespace: route.namespace() };
     let to = To { group: GROUP, kind: "AIServiceBackend", namespace, name: &reference.name };
     if !allowed(snapshot, from, to) {

@@ -13,7 +13,7 @@ use crate::resources::envoy_gateway::Backend;
 use crate::resources::{Located, Snapshot};
 
 use super::credentials::{self, Credential};
-use super::destinations::{self, Destinations};
+use super::destinations::Destinations;
 use super::grants::{From, To, allowed, missing};
 use super::plan::ClusterPlan;
 use super::{CompileOptions, EmbeddedBackend};
@@ -120,7 +120,7 @@ impl<'a> Services<'a> {
             );
             return None;
         }
-        let namespace = reference.namespace.as_deref().unwrap_or(backend.namespace());
+        let namespace = reference.namespace.as_deref().unwrap_or_else(|| backend.namespace());
         let to = To { group: BACKEND_GROUP, kind: "Backend", namespace, name: &reference.name };
         // Envoy Gateway checks the generated HTTPRoute, this project the AIServiceBackend; either grant shows consent.
         let ours = From {
@@ -156,10 +156,7 @@ impl<'a> Services<'a> {
         if let Some(known) = self.clusters.get(&backend.order) {
             return known.clone();
         }
-        let cluster = match self.destinations.cluster(backend, diagnostics) {
-            Ok(cluster) => Some(cluster),
-            Err(destinations::Unavailable) => None,
-        };
+        let cluster = self.destinations.cluster(backend, diagnostics).ok();
         self.clusters.insert(backend.order, cluster.clone());
         cluster
     }

@@ -48,7 +48,8 @@ impl fmt::Display for Report<'_> {
 impl Report<'_> {
     fn url(&self, listener: &Listener) -> String {
         let bound = self.addresses.iter().find(|(name, _)| *name == listener.id).map(|(_, address)| *address);
-        let address = bound.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.port));
+        let address =
+            bound.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.port));
         if address.ip().is_unspecified() {
             format!("http://localhost:{}", address.port())
         } else {
