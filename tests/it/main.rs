@@ -1,7 +1,7 @@
 //! The integration tests: one binary, one module a concern.
 //!
-//! What a test cannot do without (Envoy, Python, shared data) and does not find makes it report itself skipped, by name.
-//! Under `make test` and in CI that is a failure.
+//! A test that does not find what it cannot do without reports itself skipped, by name. For tools (Envoy, Python) that is a
+//! failure under `make test`, and for the data that is not part of the repository it is one in CI.
 
 // Tells clippy that all of this is tests, helpers included.
 #![cfg(test)]
