@@ -8,7 +8,6 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::server::Listen;
 use crate::standalone;
 use crate::telemetry::{LogFormat, init_logs};
 use crate::testbackend;
@@ -41,18 +40,9 @@ enum Command {
     /// Run the external processor alone: Envoy connects to it over gRPC
     Extproc(extproc::Options),
     /// Run a stand-in for a model provider
-    Testbackend(Box<TestbackendOptions>),
+    Testbackend(Box<testbackend::Args>),
     /// Print the version
     Version,
-}
-
-#[derive(Debug, clap::Args)]
-struct TestbackendOptions {
-    /// Where to listen: `:8080`, `127.0.0.1:8080` or `unix:///path`
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS", env = "LISTENER_ADDRESS")]
-    listen: Listen,
-    #[command(flatten)]
-    options: testbackend::Options,
 }
 
 /// What `aigw` does with these arguments.
@@ -84,7 +74,7 @@ pub fn extproc(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     finish(block_on(extproc::run(options.into())))
 }
 
-async fn run_testbackend(TestbackendOptions { listen, options }: TestbackendOptions) -> anyhow::Result<()> {
+async fn run_testbackend(testbackend::Args { listen, options }: testbackend::Args) -> anyhow::Result<()> {
     let backend = testbackend::start(listen, options).await?;
     tracing::info!(listen = %backend.local_addr(), "the test backend is ready");
     extproc::stop_signal().await?;

@@ -64,7 +64,7 @@ const ID: HeaderName = HeaderName::from_static("x-testbackend-id");
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Where to listen: `:8080`, `127.0.0.1:8080` or `unix:///path/to/socket`
-    #[arg(long, default_value = ":8080")]
+    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS", env = "LISTENER_ADDRESS")]
     pub listen: Listen,
     /// What to do there.
     #[command(flatten)]
@@ -74,7 +74,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   A server with the walkthrough's answer:
-    aigw testbackend --listen 127.0.0.1:8080
+    aigw testbackend
     curl -d '{\"model\":\"m\",\"messages\":[]}' http://127.0.0.1:8080/v1/chat/completions
   Answers with token usage, over TLS, the authority's certificate written to ca.pem:
     aigw testbackend --usage prompt=9,completion=11 --tls-self-signed api.example.com --tls-ca-out ca.pem
