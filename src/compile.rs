@@ -35,7 +35,8 @@ use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use envoy::EnvoyConfig;
+pub(crate) use envoy::CLUSTERS_FILE;
+pub use envoy::{EnvoyConfig, EnvoyListener};
 pub use redacted::redacted;
 
 use crate::config::{self, Config};
@@ -112,6 +113,13 @@ pub struct Compiled {
 }
 
 impl Compiled {
+    /// Whether the processor would be told the same.
+    #[must_use]
+    pub fn config_equals(&self, other: &Self) -> bool {
+        // Credentials are no part of this, but of the routing keys, which are.
+        redacted(&self.config) == redacted(&other.config)
+    }
+
     /// Whether any request could be sent anywhere.
     #[must_use]
     pub fn serves(&self) -> bool {

@@ -244,6 +244,7 @@ impl Exchange {
 
     /// Ends the exchange with an answer of the gateway's own.
     fn reply(&mut self, reply: LocalReply) -> (State, Step) {
+        self.gateway = None;
         self.note(|settlement| {
             settlement.outcome = Outcome::Refused(reply.details);
             settlement.status = Some(reply.status);

@@ -94,6 +94,11 @@ impl Runtime {
         (Self { gateways }, problems)
     }
 
+    /// Whether a request that began with this runtime has not been sent on yet. The caller's own reference does not count.
+    pub fn is_in_use(self: &Arc<Self>) -> bool {
+        Arc::strong_count(self) > 1 || self.gateways.values().any(|gateway| Arc::strong_count(gateway) > 1)
+    }
+
     /// The gateway of that `:authority`.
     pub fn gateway(&self, authority: &str) -> Option<Arc<Gateway>> {
         self.gateways.get(authority).cloned()

@@ -18,20 +18,26 @@ pub struct Slot(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     runtime: ArcSwapOption<Runtime>,
-    changed: watch::Sender<()>,
+    changed: watch::Sender<u64>,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self(Arc::new(Inner { runtime: ArcSwapOption::empty(), changed: watch::Sender::new(()) }))
+        Self(Arc::new(Inner { runtime: ArcSwapOption::empty(), changed: watch::Sender::new(0) }))
     }
 }
 
 impl Slot {
-    /// Puts a runtime into force. Exchanges that began with an earlier one end with it.
-    pub fn publish(&self, runtime: Runtime) {
-        self.0.runtime.store(Some(Arc::new(runtime)));
-        self.0.changed.send_replace(());
+    /// Puts a runtime into force and returns the one before. Exchanges that began with that one end with it.
+    pub fn publish(&self, runtime: Runtime) -> Option<Arc<Runtime>> {
+        let before = self.0.runtime.swap(Some(Arc::new(runtime)));
+        self.0.changed.send_modify(|generation| *generation += 1);
+        before
+    }
+
+    /// How many runtimes were published so far.
+    pub fn generation(&self) -> u64 {
+        *self.0.changed.borrow()
     }
 
     /// The runtime in force; nothing until the first was published.
@@ -40,7 +46,7 @@ impl Slot {
     }
 
     /// Resolves at every publication.
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub fn changes(&self) -> watch::Receiver<u64> {
         self.0.changed.subscribe()
     }
 }
@@ -89,7 +95,7 @@ pub async fn follow(path: PathBuf, slot: Slot) {
                     for problem in problems {
                         tracing::error!(path = %path.display(), %problem, "a part of the configuration is not served");
                     }
-                    slot.publish(runtime);
+                    drop(slot.publish(runtime));
                     tracing::info!(path = %path.display(), "configuration loaded");
                 }
                 Err(error) => tracing::error!(%error, "configuration not loaded; the last good one stays"),

@@ -1,21 +1,24 @@
 //! L5. The whole gateway on this machine: files in, Envoy and the processor running.
 //!
 //! ```text
-//! files ─► Snapshot ─► compile ─┬─► Runtime ─► processor (in this process, on a socket file)
-//!                               ├─► bootstrap file ─► Envoy (child process)
-//!                               └─► embedded test backends (in this process, on socket files)
+//! files ─► Edition ─┬─► Runtime ─► processor (in this process, on a socket file)
+//!    ▲              ├─► xds files ─► Envoy (child process)
+//!    └─ Reloader    └─► embedded test backends (in this process, on socket files)
 //! ```
 //!
 //! Everything that is started is owned by one value and ends with it: no process, socket or file stays behind.
 
 mod admin;
+mod edition;
 pub mod envoy_binary;
 mod envoy_process;
 mod input;
 mod options;
 mod ports;
+mod reload;
 mod report;
 mod runtime_dir;
+mod xds;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -27,14 +30,18 @@ pub use envoy_process::EnvoyProcessError;
 pub use options::RunOptions;
 pub use ports::PortError;
 
-use crate::compile::{Compiled, redacted};
+use crate::compile::{Compiled, EmbeddedBackend, redacted};
 use crate::runtime::Runtime;
 use crate::server::{Listen, Processor, ProcessorOptions};
 use crate::source::Slot;
 use crate::testbackend;
+use edition::Edition;
 use envoy_binary::{EnvoyBinary, EnvoyBinaryError, Search};
 use envoy_process::{EnvoyArguments, EnvoyProcess};
+use input::Inputs;
+use reload::Reloader;
 use runtime_dir::RuntimeDir;
+use xds::Xds;
 
 /// Under which name this part logs.
 const LOG: &str = "aigw::run";
@@ -94,6 +101,7 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
     let Some(mut gateway) = started else { return Ok(()) };
     let failure = tokio::select! {
         failure = gateway.envoy.ended() => Some(failure),
+        () = gateway.reloader.follow() => None,
         () = signals.next() => None,
     };
     match failure {
@@ -107,43 +115,66 @@ pub async fn run(options: RunOptions) -> Result<(), RunError> {
 struct Gateway {
     envoy: EnvoyProcess,
     processor: Processor,
-    backends: Vec<testbackend::Handle>,
+    reloader: Reloader,
     /// Last, so that the files go when nobody uses them any more.
     _folder: RuntimeDir,
 }
 
 /// Starts the gateway; `None` where only something was to be printed.
 async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
-    let snapshot = input::read(options)?;
+    let inputs = Inputs::new(options)?;
+    let seen = inputs.stamps();
+    let (sources, unread) = inputs.read();
+    let unreadable = unread.has_errors();
+    input::tell(unread)?;
+    if unreadable {
+        return Err(RunError::Unreadable);
+    }
     if options.only_prints() {
-        let compiled = input::compile(&snapshot, options, &options.runtime_folder_for_show())?;
-        print(options, &compiled)?;
+        let compile_options = input::compile_options(options, &options.runtime_folder_for_show())?;
+        let (edition, findings) = Edition::first(sources, &compile_options);
+        input::tell(findings)?;
+        print(options, &edition.compiled)?;
         return Ok(None);
     }
     let folder = RuntimeDir::create(options.runtime_dir.as_deref()).map_err(RunError::RuntimeDir)?;
-    let compiled = input::compile(&snapshot, options, folder.path())?;
+    let compile_options = input::compile_options(options, folder.path())?;
+    let (edition, findings) = Edition::first(sources, &compile_options);
+    input::tell(findings)?;
+    let compiled = &edition.compiled;
     if !compiled.serves() {
         return Err(RunError::NothingToServe);
     }
     if !compiled.options_fit {
         return Err(RunError::Options);
     }
-    check_ports(options, &compiled)?;
+    check_ports(options, compiled)?;
     let search = Search::from_env(options.envoy.clone());
     let binary = search.find(&mut |notice| tracing::info!(target: LOG, "{notice}")).await?;
-    let backends = start_backends(&compiled).await?;
-    let processor = start_processor(options, &compiled, &folder)?;
-    let mut envoy = start_envoy(options, &compiled, &binary, &folder).await?;
+    let backends = start_backends(compiled).await?;
+    let slot = Slot::default();
+    let processor = start_processor(options, compiled, &folder, &slot)?;
+    let mut xds = Xds::new(folder.path().to_owned());
+    xds.write(&compiled.envoy)?;
+    let mut envoy = start_envoy(options, compiled, &binary, &folder).await?;
     envoy.ready().await?;
     let addresses = envoy.admin.listeners().await?;
-    let report = report::Report {
-        compiled: &compiled,
-        addresses: &addresses,
-        admin: processor.admin(),
-        envoy: &binary,
-    };
+    let report = report::Report { compiled, addresses: &addresses, admin: processor.admin(), envoy: &binary };
     write(&report.to_string())?;
-    Ok(Some(Gateway { envoy, processor, backends, _folder: folder }))
+    let (held, admin) = (compiled.envoy.clone(), envoy.admin.clone());
+    let reloader = Reloader {
+        inputs,
+        options: compile_options,
+        edition,
+        xds,
+        admin,
+        slot,
+        backends,
+        held,
+        earlier: Vec::new(),
+        seen,
+    };
+    Ok(Some(Gateway { envoy, processor, reloader, _folder: folder }))
 }
 
 fn print(options: &RunOptions, compiled: &Compiled) -> Result<(), RunError> {
@@ -181,42 +212,47 @@ fn check_ports(options: &RunOptions, compiled: &Compiled) -> Result<(), RunError
     Ok(())
 }
 
-async fn start_backends(compiled: &Compiled) -> Result<Vec<testbackend::Handle>, RunError> {
+async fn start_backends(compiled: &Compiled) -> Result<Vec<(PathBuf, testbackend::Handle)>, RunError> {
     let mut handles = Vec::new();
     for embedded in &compiled.embedded_backends {
         let part = || format!("the embedded test backend of Service {}", embedded.name);
-        let mut options = testbackend::Options::default();
-        if let Some(id) = embedded.env.get("TESTUPSTREAM_ID") {
-            let id = id.parse().map_err(|_| RunError::Part {
-                part: part(),
-                reason: format!("its TESTUPSTREAM_ID `{}` cannot be sent in a header", id.escape_default()),
-            })?;
-            options.id = Some(id);
-        }
-        let handle = testbackend::start(Listen::Unix(embedded.socket.clone()), options)
+        let handle = testbackend::start(Listen::Unix(embedded.socket.clone()), backend_options(embedded))
             .await
             .map_err(|error| RunError::Part { part: part(), reason: error.to_string() })?;
-        handles.push(handle);
+        handles.push((embedded.socket.clone(), handle));
     }
     Ok(handles)
+}
+
+/// What its container's environment says. An id that no header can hold is left out, with a warning.
+fn backend_options(embedded: &EmbeddedBackend) -> testbackend::Options {
+    let id = embedded.env.get("TESTUPSTREAM_ID").and_then(|id| {
+        let parsed = id.parse();
+        if parsed.is_err() {
+            let (name, id) = (&embedded.name, id.escape_default());
+            tracing::warn!(target: LOG, "the TESTUPSTREAM_ID `{id}` of Service {name} cannot be sent in a header");
+        }
+        parsed.ok()
+    });
+    testbackend::Options { id, ..testbackend::Options::default() }
 }
 
 fn start_processor(
     options: &RunOptions,
     compiled: &Compiled,
     folder: &RuntimeDir,
+    slot: &Slot,
 ) -> Result<Processor, RunError> {
     let (runtime, problems) = Runtime::new(compiled.config.clone());
     for problem in &problems {
         // What the compiler lets through the processor takes; if not, the rule is refused and the log says why.
         tracing::error!(target: LOG, "{problem}");
     }
-    let slot = Slot::default();
-    slot.publish(runtime);
+    drop(slot.publish(runtime));
     let processor = ProcessorOptions {
         listen: Listen::Unix(folder.extproc_socket()),
         admin: Some(Listen::Tcp(options.admin_address())),
-        slot,
+        slot: slot.clone(),
         attributes: options.attributes.resolve(),
     };
     Processor::start(processor)
@@ -230,7 +266,7 @@ async fn start_envoy(
     folder: &RuntimeDir,
 ) -> Result<EnvoyProcess, RunError> {
     let config = folder.file("envoy.json");
-    std::fs::write(&config, compiled.envoy.bootstrap().to_string())?;
+    std::fs::write(&config, compiled.envoy.dynamic_bootstrap(folder.path()).to_string())?;
     let arguments = EnvoyArguments {
         config: &config,
         admin_socket: &compiled.envoy.admin_socket,
@@ -259,22 +295,22 @@ impl Gateway {
             Some(left) => tracing::warn!(target: LOG, "{left} requests were still in flight and are cut off"),
             None => tracing::warn!(target: LOG, "stopping at once"),
         }
-        let Self { envoy, processor, backends, _folder } = self;
+        let Self { envoy, processor, reloader, _folder } = self;
         envoy.stop().await;
-        finish(processor, backends).await;
+        finish(processor, reloader).await;
     }
 
     /// Ends what is left after Envoy has gone by itself.
     async fn abandon(self) {
-        let Self { envoy, processor, backends, _folder } = self;
+        let Self { envoy, processor, reloader, _folder } = self;
         drop(envoy);
-        finish(processor, backends).await;
+        finish(processor, reloader).await;
     }
 }
 
-async fn finish(processor: Processor, backends: Vec<testbackend::Handle>) {
+async fn finish(processor: Processor, reloader: Reloader) {
     processor.shutdown(PROCESSOR_GRACE).await;
-    for backend in backends {
+    for (_, backend) in reloader.backends {
         backend.shutdown().await;
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
     for problem in problems {
         tracing::error!(%problem, "a part of the configuration is not served");
     }
-    slot.publish(runtime);
+    drop(slot.publish(runtime));
     tracing::info!(listen = %processor.listen(), admin = processor.admin().map(tracing::field::display), "serving");
     eprintln!("AI Gateway External Processor is ready");
     tokio::select! {

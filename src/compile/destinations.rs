@@ -9,7 +9,7 @@ use crate::resources::envoy_gateway::{AppProtocol, Backend, BackendEndpoint, Bac
 use crate::resources::{Located, Snapshot};
 
 use super::plan::{ClusterPlan, Endpoint};
-use super::{CompileOptions, EmbeddedBackend, tls};
+use super::{CompileOptions, EmbeddedBackend, envoy, tls};
 
 /// The image whose containers the embedded test backend stands in for.
 const EMBEDDED_IMAGE: &str = "ai-gateway-testupstream";
@@ -94,12 +94,16 @@ impl<'a> Destinations<'a> {
             );
             return Err(Unavailable);
         }
-        Ok(ClusterPlan {
+        let mut plan = ClusterPlan {
             name: format!("backend/{}/{}", backend.namespace(), backend.name()),
             endpoints,
             h2c: tls.is_none() && backend.spec.app_protocols.contains(&AppProtocol::H2c),
             tls,
-        })
+        };
+        // Another destination is another cluster, never the same one with a new address: a request that was signed for the
+        // old one must not end at the new one while both are known.
+        plan.name = format!("{}/{}", plan.name, fingerprint(&envoy::provider_cluster(&plan).to_string()));
+        Ok(plan)
     }
 
     fn endpoint(
@@ -154,14 +158,10 @@ impl<'a> Destinations<'a> {
 
     fn embed(&mut self, service: &Located<Service>, deployment: &Located<Deployment>) -> PathBuf {
         let name = format!("{}/{}", service.namespace(), service.name());
-        let number = self.embedded.len();
-        let folder = &self.options.sockets.embedded;
-        let entry = self.embedded.entry(name.clone()).or_insert_with(|| EmbeddedBackend {
-            name,
-            socket: folder.join(format!("backend-{number}.sock")),
-            env: environment(deployment),
-        });
-        entry.socket.clone()
+        let env = environment(deployment);
+        let socket = format!("backend-{}.sock", fingerprint(&format!("{name} {env:?}")));
+        let socket = self.options.sockets.embedded.join(socket);
+        self.embedded.entry(name.clone()).or_insert(EmbeddedBackend { name, socket, env }).socket.clone()
     }
 
     fn is_embedded(&self, endpoint: &Endpoint) -> bool {
@@ -211,6 +211,12 @@ fn environment(deployment: &Deployment) -> BTreeMap<String, String> {
     let container = containers.iter().find(|container| image_name(&container.image) == EMBEDDED_IMAGE);
     let variables = container.into_iter().flat_map(|container| &container.env);
     variables.map(|variable| (variable.name.clone(), variable.value.clone())).collect()
+}
+
+/// The first 8 hexadecimal digits of SHA-256: enough to tell the editions of one thing apart.
+fn fingerprint(text: &str) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// `registry:5000/path/name:tag@digest` → `name`.

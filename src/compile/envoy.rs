@@ -2,16 +2,19 @@
 
 mod access_log;
 mod cluster;
+mod dynamic;
 mod listener;
 mod local_reply;
 mod route;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use dynamic::CLUSTERS_FILE;
+
 use serde_json::{Value, json};
 
 use super::CompileOptions;
-use super::plan::{ClusterPlan, Plan};
+use super::plan::{ClusterPlan, ListenerPlan, Plan};
 
 /// The cluster under which Envoy knows the external processor.
 const PROCESSOR_CLUSTER: &str = "aigw-extproc";
@@ -25,31 +28,50 @@ const NO_LIMIT: u32 = u32::MAX;
 /// Envoy's half of what was compiled. It never holds a credential of a provider.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EnvoyConfig {
-    /// Resources of type `envoy.config.listener.v3.Listener`.
-    pub listeners: Vec<Value>,
-    /// Resources of type `envoy.config.cluster.v3.Cluster`.
+    /// One for each listener that is opened.
+    pub listeners: Vec<EnvoyListener>,
+    /// Resources of type `envoy.config.cluster.v3.Cluster`: the providers.
     pub clusters: Vec<Value>,
+    /// The processor's cluster.
+    pub processor: Value,
     /// The socket file of Envoy's administration interface.
     pub admin_socket: PathBuf,
 }
 
+/// A listener and its routes.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EnvoyListener {
+    /// The name of both.
+    pub name: String,
+    /// A resource of type `envoy.config.listener.v3.Listener`, without routes.
+    pub listener: Value,
+    /// A resource of type `envoy.config.route.v3.RouteConfiguration`.
+    pub routes: Value,
+}
+
 impl EnvoyConfig {
     pub(super) fn write(plan: &Plan, options: &CompileOptions) -> Self {
-        let mut clusters = vec![cluster::processor(options)];
-        clusters.extend(plan.clusters.iter().map(cluster::provider));
+        let listener = |plan: &ListenerPlan| EnvoyListener {
+            name: plan.full_name(),
+            listener: listener::write(plan, options),
+            routes: route::configuration(plan),
+        };
         Self {
-            listeners: plan.listeners.iter().map(|listener| listener::write(listener, options)).collect(),
-            clusters,
+            listeners: plan.listeners.iter().map(listener).collect(),
+            clusters: plan.clusters.iter().map(cluster::provider).collect(),
+            processor: cluster::processor(options),
             admin_socket: options.sockets.envoy_admin.clone(),
         }
     }
 
-    /// The whole bootstrap document, as Envoy reads it with `-c`.
+    /// The whole configuration in one document, as Envoy reads it with `-c`.
     pub fn bootstrap(&self) -> Value {
+        let listeners: Vec<Value> = self.listeners.iter().map(EnvoyListener::whole).collect();
+        let clusters: Vec<&Value> = std::iter::once(&self.processor).chain(&self.clusters).collect();
         json!({
             "node": { "id": "aigw", "cluster": "aigw" },
             "admin": { "address": pipe(&self.admin_socket) },
-            "static_resources": { "listeners": self.listeners, "clusters": self.clusters },
+            "static_resources": { "listeners": listeners, "clusters": clusters },
             "overload_manager": {
                 "resource_monitors": [{
                     "name": "envoy.resource_monitors.global_downstream_max_connections",

@@ -59,9 +59,13 @@ fn only_gateway(compiled: &Compiled) -> &Gateway {
 }
 
 fn virtual_hosts(compiled: &Compiled, listener: usize) -> &Vec<Value> {
-    compiled.envoy.listeners[listener]["filter_chains"][0]["filters"][0]["typed_config"]["route_config"]["virtual_hosts"]
-        .as_array()
-        .expect("virtual hosts")
+    compiled.envoy.listeners[listener].routes["virtual_hosts"].as_array().expect("virtual hosts")
+}
+
+/// The Backend that a cluster was made of: the name without the edition at its end.
+fn backend_of(cluster: &Value) -> &str {
+    let name = cluster.as_str().expect("a name");
+    name.rsplit_once('/').map_or(name, |(backend, _)| backend)
 }
 
 /// A Gateway `gw` with one listener `http`.

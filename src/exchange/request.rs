@@ -177,6 +177,8 @@ impl Exchange {
             phases: None,
             metadata,
         };
+        // From here on the runtime this began with is not needed: the rule holds all that is.
+        self.gateway = None;
         let sent =
             Sent { endpoint, rule: Arc::clone(rule), streaming: peek.streaming, hide_usage: force_usage };
         (State::AwaitAnswer(Box::new(sent)), Step::Continue(change))

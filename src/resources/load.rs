@@ -8,7 +8,9 @@ use std::{
     collections::BTreeSet,
     fs::{self, File},
     io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use super::Source;
@@ -22,24 +24,73 @@ const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 /// The texts that the arguments name, in the order of the arguments, and what could not be read.
 #[must_use]
 pub fn load(arguments: &[String], stdin: &mut dyn Read) -> (Vec<Source>, Diagnostics) {
-    let mut loader = Loader { sources: Vec::new(), findings: Diagnostics::new(), seen: BTreeSet::new() };
-    for argument in arguments {
-        match argument.as_str() {
-            "-" if !loader.seen.insert(PathBuf::from("-")) => {}
-            "-" => loader.read("<stdin>", Ok(stdin)),
-            path => loader.path(path),
+    let (named, mut findings) = expand(arguments);
+    let mut sources = Vec::with_capacity(named.len());
+    for named in named {
+        let (name, text) = match named {
+            Named::Stdin => ("<stdin>".to_owned(), read(&mut *stdin)),
+            Named::File(path) => {
+                let file = File::open(&path).map_err(|error| Unreadable::from(&error));
+                (path.display().to_string(), file.and_then(|mut file| read(&mut file)))
+            }
+        };
+        match text {
+            Ok(text) => sources.push(Source::new(&name, text)),
+            Err(Unreadable { message, help }) => findings.push(failure(&name, &message, help)),
         }
     }
-    (loader.sources, loader.findings)
+    (sources, findings)
 }
 
-struct Loader {
-    sources: Vec<Source>,
+/// How a file looked from outside when it was last looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    path: PathBuf,
+    /// Nothing, if it could not be looked at.
+    state: Option<(SystemTime, u64, u64)>,
+}
+
+/// The files that the arguments name, as they look from outside: whoever sees two different answers should [`load`] again. The
+/// system's clock for files has to tick between two writes of the same length for both to be seen.
+#[must_use]
+pub fn stamps(arguments: &[String]) -> Vec<Stamp> {
+    let files = expand(arguments).0.into_iter().filter_map(|named| match named {
+        Named::Stdin => None,
+        Named::File(path) => Some(path),
+    });
+    let state = |path: &Path| {
+        let metadata = fs::metadata(path).ok()?;
+        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+    };
+    files.map(|path| Stamp { state: state(&path), path }).collect()
+}
+
+/// One thing to be read.
+enum Named {
+    Stdin,
+    File(PathBuf),
+}
+
+/// What the arguments name, each once.
+fn expand(arguments: &[String]) -> (Vec<Named>, Diagnostics) {
+    let mut expansion = Expansion { named: Vec::new(), findings: Diagnostics::new(), seen: BTreeSet::new() };
+    for argument in arguments {
+        match argument.as_str() {
+            "-" if !expansion.seen.insert(PathBuf::from("-")) => {}
+            "-" => expansion.named.push(Named::Stdin),
+            path => expansion.path(path),
+        }
+    }
+    (expansion.named, expansion.findings)
+}
+
+struct Expansion {
+    named: Vec<Named>,
     findings: Diagnostics,
     seen: BTreeSet<PathBuf>,
 }
 
-impl Loader {
+impl Expansion {
     fn path(&mut self, argument: &str) {
         let path = Path::new(argument);
         if path.is_dir() {
@@ -80,40 +131,44 @@ impl Loader {
 
     fn file(&mut self, path: &Path) {
         if self.seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_owned())) {
-            let mut file = File::open(path);
-            self.read(
-                &path.display().to_string(),
-                file.as_mut().map(|file| file as &mut dyn Read).map_err(|e| e.to_string()),
-            );
-        }
-    }
-
-    fn read(&mut self, name: &str, reader: Result<&mut dyn Read, String>) {
-        let mut bytes = Vec::new();
-        let read = reader.and_then(|reader| {
-            reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())
-        });
-        match read {
-            Err(error) => self.fail(name, &error, "check the name and that it can be read"),
-            Ok(_) if bytes.len() as u64 > MAX_BYTES => {
-                self.fail(
-                    name,
-                    "the file is larger than 16 MiB",
-                    "split it, or name the files that hold resources",
-                );
-            }
-            Ok(_) => match String::from_utf8(bytes) {
-                Ok(text) => self.sources.push(Source::new(name, text)),
-                Err(_) => {
-                    self.fail(name, "the file is not UTF-8 text", "resources are written in YAML or JSON")
-                }
-            },
+            self.named.push(Named::File(path.to_owned()));
         }
     }
 
     fn fail(&mut self, name: &str, message: &str, help: &str) {
-        self.findings.push(Diagnostic::error(format!("{name}: {message}")).help(help));
+        self.findings.push(failure(name, message, help));
     }
+}
+
+fn failure(name: &str, message: &str, help: &str) -> Diagnostic {
+    Diagnostic::error(format!("{name}: {message}")).help(help)
+}
+
+/// Why a file has no text.
+struct Unreadable {
+    message: String,
+    help: &'static str,
+}
+
+impl From<&io::Error> for Unreadable {
+    fn from(error: &io::Error) -> Self {
+        Self { message: error.to_string(), help: "check the name and that it can be read" }
+    }
+}
+
+fn read(reader: &mut dyn Read) -> Result<String, Unreadable> {
+    let mut bytes = Vec::new();
+    reader.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(|error| Unreadable::from(&error))?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err(Unreadable {
+            message: "the file is larger than 16 MiB".to_owned(),
+            help: "split it, or name the files that hold resources",
+        });
+    }
+    String::from_utf8(bytes).map_err(|_| Unreadable {
+        message: "the file is not UTF-8 text".to_owned(),
+        help: "resources are written in YAML or JSON",
+    })
 }
 
 fn is_resource(path: &Path) -> bool {

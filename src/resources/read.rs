@@ -78,6 +78,7 @@ static METADATA: LazyLock<Object> = LazyLock::new(|| match Shape::of::<Metadata>
 });
 
 /// A named text.
+#[derive(Clone)]
 pub struct Source {
     name: Arc<str>,
     text: String,

@@ -47,12 +47,27 @@ impl Admin {
     /// How many requests are being served.
     pub(super) async fn active_requests(&self) -> io::Result<u64> {
         const NAME: &str = "http.http.downstream_rq_active";
-        let (_, body) =
-            self.call(Method::GET, "/stats?filter=^http%5C.http%5C.downstream_rq_active$").await?;
-        let text = String::from_utf8_lossy(&body);
-        let value =
-            text.lines().find_map(|line| line.strip_prefix(NAME)?.strip_prefix(": ")?.trim().parse().ok());
+        let value = self.statistic("Gauges", NAME).await?.and_then(|value| value.parse().ok());
         value.ok_or_else(|| io::Error::other(format!("Envoy's statistics lack {NAME}")))
+    }
+
+    /// A statistic that is a text, without its quotes; nothing while Envoy has no such.
+    pub(super) async fn text(&self, name: &str) -> io::Result<Option<String>> {
+        Ok(self.statistic("TextReadouts", name).await?.map(|text| text.trim_matches('"').to_owned()))
+    }
+
+    /// A counter; zero while Envoy has no such.
+    pub(super) async fn number(&self, name: &str) -> io::Result<u64> {
+        Ok(self.statistic("Counters", name).await?.and_then(|number| number.parse().ok()).unwrap_or(0))
+    }
+
+    async fn statistic(&self, kind: &str, name: &str) -> io::Result<Option<String>> {
+        // As a regular expression, in a query: dots and slashes are the only special characters in these names.
+        let expression = name.replace('.', "%5C.").replace('/', "%2F");
+        let path = format!("/stats?type={kind}&filter=^{expression}$");
+        let (_, body) = self.call(Method::GET, &path).await?;
+        let text = String::from_utf8_lossy(&body);
+        Ok(text.lines().find_map(|line| Some(line.strip_prefix(name)?.strip_prefix(": ")?.trim().to_owned())))
     }
 
     /// The address each listener is bound to, by the listener's name.

@@ -1,29 +1,52 @@
 //! The user's files, compiled, with everything there is to say about them said.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::compile::{self, CompileOptions, Compiled, RoutingSecret, Sockets};
 use crate::diagnostics::Diagnostics;
-use crate::resources::{self, Snapshot, load};
+use crate::resources::load::{self, Stamp};
+use crate::resources::{self, Snapshot, Source};
 
 use super::{RunError, RunOptions, runtime_dir};
 
 /// The port of the first listener.
 const FIRST_PORT: u16 = 1975;
 
-/// Reads the files, or the default one.
-pub(super) fn read(options: &RunOptions) -> Result<Snapshot, RunError> {
-    let files = if options.files.is_empty() { vec![default_file()?] } else { options.files.clone() };
-    let (sources, unread) = load::load(&files, &mut io::stdin().lock());
-    let (snapshot, findings) = resources::parse(sources, &|name| std::env::var(name).ok());
-    let fatal = unread.has_errors();
-    let mut all = unread;
-    all.extend(findings);
-    tell(all)?;
-    if fatal { Err(RunError::Unreadable) } else { Ok(snapshot) }
+/// What the user named on the command line, to be read as often as it changes.
+pub(super) struct Inputs {
+    files: Vec<String>,
+    /// Standard input can be read once only.
+    stdin: Vec<u8>,
+}
+
+impl Inputs {
+    /// The files of the options, or the default one.
+    pub(super) fn new(options: &RunOptions) -> Result<Self, RunError> {
+        let files = if options.files.is_empty() { vec![default_file()?] } else { options.files.clone() };
+        let mut stdin = Vec::new();
+        if files.iter().any(|file| file == "-") {
+            io::stdin().lock().read_to_end(&mut stdin)?;
+        }
+        Ok(Self { files, stdin })
+    }
+
+    /// The texts as they are now, and what could not be read.
+    pub(super) fn read(&self) -> (Vec<Source>, Diagnostics) {
+        load::load(&self.files, &mut self.stdin.as_slice())
+    }
+
+    /// How the files look from outside.
+    pub(super) fn stamps(&self) -> Vec<Stamp> {
+        load::stamps(&self.files)
+    }
+}
+
+/// Texts to objects; variables are taken from the environment.
+pub(super) fn parse(sources: Vec<Source>) -> (Snapshot, Diagnostics) {
+    resources::parse(sources, &|name| std::env::var(name).ok())
 }
 
 fn default_file() -> Result<String, RunError> {
@@ -37,37 +60,36 @@ fn default_file() -> Result<String, RunError> {
     }
 }
 
-/// Compiles for a run whose sockets are in `folder`.
-pub(super) fn compile(
-    snapshot: &Snapshot,
-    options: &RunOptions,
-    folder: &Path,
-) -> Result<Compiled, RunError> {
+/// How to compile for a run whose sockets are in `folder`. The same for every reload of that run, so that what did not change
+/// keeps its routing key.
+pub(super) fn compile_options(options: &RunOptions, folder: &Path) -> Result<CompileOptions, RunError> {
     let mut secret = [0; 32];
     SystemRandom::new()
         .fill(&mut secret)
         .map_err(|_| io::Error::other("this system gives no random numbers"))?;
-    let mut compiled = compile::compile(
-        snapshot,
-        &CompileOptions {
-            secret: RoutingSecret(secret),
-            ca_bundle: openssl_probe::probe().cert_file,
-            listen_address: options.listen_address,
-            first_port: FIRST_PORT,
-            ports: options.listen.clone(),
-            sockets: Sockets {
-                extproc: folder.join(runtime_dir::EXTPROC_SOCKET),
-                envoy_admin: folder.join(runtime_dir::ENVOY_SOCKET),
-                embedded: folder.to_owned(),
-            },
+    Ok(CompileOptions {
+        secret: RoutingSecret(secret),
+        ca_bundle: openssl_probe::probe().cert_file,
+        listen_address: options.listen_address,
+        first_port: FIRST_PORT,
+        ports: options.listen.clone(),
+        sockets: Sockets {
+            extproc: folder.join(runtime_dir::EXTPROC_SOCKET),
+            envoy_admin: folder.join(runtime_dir::ENVOY_SOCKET),
+            embedded: folder.to_owned(),
         },
-    );
-    tell(std::mem::take(&mut compiled.diagnostics))?;
-    Ok(compiled)
+    })
+}
+
+/// Compiles, and takes the findings apart.
+pub(super) fn compile(snapshot: &Snapshot, options: &CompileOptions) -> (Compiled, Diagnostics) {
+    let mut compiled = compile::compile(snapshot, options);
+    let findings = std::mem::take(&mut compiled.diagnostics);
+    (compiled, findings)
 }
 
 /// Prints findings to standard error: what is printed on request stays a document.
-fn tell(mut findings: Diagnostics) -> io::Result<()> {
+pub(super) fn tell(mut findings: Diagnostics) -> io::Result<()> {
     if findings.is_empty() {
         return Ok(());
     }

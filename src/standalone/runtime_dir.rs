@@ -67,7 +67,7 @@ impl RuntimeDir {
 }
 
 fn fits(folder: &Path) -> bool {
-    folder.as_os_str().len() + "/backend-999.sock".len() <= SOCKET_PATH_LIMIT
+    folder.as_os_str().len() + "/backend-01234567.sock".len() <= SOCKET_PATH_LIMIT
 }
 
 #[cfg(test)]

@@ -27,7 +27,6 @@ fn connection_manager(plan: &ListenerPlan) -> Value {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "codec_type": "AUTO",
-        "route_config": route::configuration(plan),
         "http_filters": [processor(&plan.authority), router()],
         "access_log": plan.access_logs.iter().map(access_log::write).collect::<Vec<_>>(),
         "use_remote_address": true,

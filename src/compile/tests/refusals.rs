@@ -19,7 +19,7 @@ fn refused(rule: &str, more: &str, status: u64, words: &[&str]) {
     let routes = virtual_hosts(&compiled, 0)[0]["routes"].as_array().expect("routes");
     let [bad, good, _] = routes.as_slice() else { panic!("three routes: {routes:#?}") };
     assert_eq!(bad["direct_response"]["status"], status, "{said}");
-    assert_eq!(good["route"]["cluster"], "backend/default/good");
+    assert_eq!(backend_of(&good["route"]["cluster"]), "backend/default/good");
     let gateway = only_gateway(&compiled);
     assert_eq!(gateway.models.all.iter().map(|model| model.name.as_str()).collect::<Vec<_>>(), ["bystander"]);
     // Every rule the processor may choose has a backend it knows, without a credential where nothing is sent.
@@ -52,7 +52,10 @@ fn a_disabled_backend_does_not_count() {
     let more = [backend("one", ""), backend("two", ""), key("two", "second-key")].concat();
     let text = with_bystander(&model_rule("a", "{name: one}, {name: two, weight: 0}"), &more);
     let compiled = compile_clean(&text);
-    assert_eq!(virtual_hosts(&compiled, 0)[0]["routes"][0]["route"]["cluster"], "backend/default/one");
+    assert_eq!(
+        backend_of(&virtual_hosts(&compiled, 0)[0]["routes"][0]["route"]["cluster"]),
+        "backend/default/one"
+    );
 }
 
 #[test]
@@ -178,7 +181,9 @@ spec:
     options.ca_bundle = None;
     let compiled = compile_with(&with_bystander(&rule, &policy("wellKnownCACertificates: System")), &options);
     assert!(messages(&compiled).contains("no bundle of CA certificates"), "{}", messages(&compiled));
-    assert!(!compiled.envoy.clusters.iter().any(|cluster| cluster["name"] == "backend/default/one"));
+    assert!(
+        !compiled.envoy.clusters.iter().any(|cluster| backend_of(&cluster["name"]) == "backend/default/one")
+    );
 }
 
 #[test]

@@ -21,7 +21,12 @@ fn a_route_without_its_gateway_is_checked_and_not_served() {
     }
     assert!(compiled.config.backends.is_empty() && compiled.config.llm_request_costs.is_empty());
     assert_eq!(
-        compiled.envoy.clusters.iter().filter(|cluster| cluster["name"] == "backend/default/one").count(),
+        compiled
+            .envoy
+            .clusters
+            .iter()
+            .filter(|cluster| backend_of(&cluster["name"]) == "backend/default/one")
+            .count(),
         0
     );
 }

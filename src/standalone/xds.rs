@@ -1,0 +1,126 @@
+//! Envoy's dynamic configuration: files that it reads again whenever they are replaced.
+//!
+//! <https://www.envoyproxy.io/docs/envoy/latest/configuration/overview/xds_api>
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::admin::Admin;
+use crate::compile::EnvoyConfig;
+
+/// Envoy parses and applies even tens of thousands of routes faster than this.
+const APPLIED_WITHIN: Duration = Duration::from_secs(20);
+
+/// How often Envoy is asked.
+const POLL: Duration = Duration::from_millis(5);
+
+/// What its main thread has applied, Envoy hands to its workers, each of which takes it up as soon as it is free.
+const WORKERS_FOLLOW: Duration = Duration::from_millis(50);
+
+/// Why Envoy does not run with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum XdsError {
+    /// The files could not be written or Envoy could not be asked.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Envoy read it and refused it.
+    #[error("Envoy refused {0}; what it wrote to standard error says why")]
+    Refused(String),
+    /// Nothing is known.
+    #[error("Envoy did not take {0} within {time} s", time = APPLIED_WITHIN.as_secs())]
+    Silent(String),
+}
+
+/// The files of one Envoy.
+#[derive(Debug)]
+pub(super) struct Xds {
+    folder: PathBuf,
+    version: u64,
+    /// What stands in the files, by their names.
+    written: BTreeMap<String, String>,
+}
+
+impl Xds {
+    /// Files in `folder`, none of them written yet.
+    pub(super) fn new(folder: PathBuf) -> Self {
+        Self { folder, version: 0, written: BTreeMap::new() }
+    }
+
+    /// Writes all files, for an Envoy that is not running yet.
+    pub(super) fn write(&mut self, config: &EnvoyConfig) -> io::Result<()> {
+        for (name, content) in self.changed(config) {
+            self.replace(&name, content)?;
+        }
+        Ok(())
+    }
+
+    /// Replaces what differs, file by file, and returns once Envoy's workers run with all of it.
+    pub(super) async fn apply(&mut self, config: &EnvoyConfig, admin: &Admin) -> Result<(), XdsError> {
+        let changed = self.changed(config);
+        let any = !changed.is_empty();
+        let version = self.version.to_string();
+        for (name, content) in changed {
+            let subscription = subscription(config, &name);
+            let is_new = !self.written.contains_key(&name);
+            let refused = admin.number(&format!("{subscription}.update_rejected")).await?;
+            self.replace(&name, content)?;
+            // A listener that is not there yet asks for its routes once it is; it does not serve before it has them.
+            if !is_new {
+                applied(admin, &subscription, &version, refused).await?;
+            }
+        }
+        if any {
+            sleep(WORKERS_FOLLOW).await;
+        }
+        Ok(())
+    }
+
+    /// The files whose content differs from what is there, in the order in which they have to be replaced.
+    fn changed(&mut self, config: &EnvoyConfig) -> Vec<(String, serde_json::Value)> {
+        self.version += 1;
+        let files = config.files(&self.folder, &self.version.to_string());
+        let differs = |(name, content): &(String, serde_json::Value)| {
+            self.written.get(name).is_none_or(|written| *written != content["resources"].to_string())
+        };
+        files.into_iter().filter(differs).collect()
+    }
+
+    /// Envoy watches for files that are moved to where they are wanted: it never reads half of one.
+    fn replace(&mut self, name: &str, content: serde_json::Value) -> io::Result<()> {
+        let draft = self.folder.join(format!(".{name}.draft"));
+        std::fs::write(&draft, content.to_string())?;
+        std::fs::rename(draft, self.folder.join(name))?;
+        self.written.insert(name.to_owned(), content["resources"].to_string());
+        Ok(())
+    }
+}
+
+/// Where Envoy's statistics tell of a file.
+fn subscription(config: &EnvoyConfig, file: &str) -> String {
+    match config.listeners.iter().find(|listener| listener.routes_file() == file) {
+        Some(listener) => format!("http.http.rds.{}", listener.name),
+        None if file == crate::compile::CLUSTERS_FILE => "cluster_manager.cds".to_owned(),
+        None => "listener_manager.lds".to_owned(),
+    }
+}
+
+async fn applied(admin: &Admin, subscription: &str, version: &str, refused: u64) -> Result<(), XdsError> {
+    let started = Instant::now();
+    loop {
+        let in_force = admin.text(&format!("{subscription}.version_text")).await?;
+        if in_force.as_deref() == Some(version) {
+            return Ok(());
+        }
+        if admin.number(&format!("{subscription}.update_rejected")).await? > refused {
+            return Err(XdsError::Refused(subscription.to_owned()));
+        }
+        if started.elapsed() > APPLIED_WITHIN {
+            return Err(XdsError::Silent(subscription.to_owned()));
+        }
+        sleep(POLL).await;
+    }
+}
