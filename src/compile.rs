@@ -21,7 +21,6 @@ mod models;
 mod mutations;
 mod overlap;
 mod plan;
-mod redacted;
 mod routes;
 mod rules;
 mod services;
@@ -37,7 +36,6 @@ use std::path::PathBuf;
 
 pub(crate) use envoy::CLUSTERS_FILE;
 pub use envoy::{EnvoyConfig, EnvoyListener};
-pub use redacted::redacted;
 
 use crate::config::{self, Config};
 use crate::diagnostics::Diagnostics;
@@ -117,7 +115,7 @@ impl Compiled {
     #[must_use]
     pub fn config_equals(&self, other: &Self) -> bool {
         // Credentials are no part of this, but of the routing keys, which are.
-        redacted(&self.config) == redacted(&other.config)
+        self.config.redacted() == other.config.redacted()
     }
 
     /// Whether any request could be sent anywhere.

@@ -4,6 +4,8 @@
 //! and meaning, and unknown fields at that level are ignored. What is ours sits in [`Config::gateways`], where unknown
 //! fields are refused. Secrets are held in [`SecretString`], which does not print.
 
+mod redacted;
+
 use std::collections::BTreeMap;
 
 use secrecy::SecretString;

@@ -19,6 +19,8 @@ use crate::routing::{Condition, Entry, Router};
 #[derive(Debug)]
 pub struct Runtime {
     gateways: HashMap<String, Arc<Gateway>>,
+    /// Kept to be shown.
+    config: Config,
 }
 
 /// A part of a configuration that cannot be served. The rest is.
@@ -91,12 +93,17 @@ impl Runtime {
                 problems.push(Problem { at: format!("{at}.authority"), message });
             }
         }
-        (Self { gateways }, problems)
+        (Self { gateways, config }, problems)
     }
 
     /// Whether a request that began with this runtime has not been sent on yet. The caller's own reference does not count.
     pub fn is_in_use(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) > 1 || self.gateways.values().any(|gateway| Arc::strong_count(gateway) > 1)
+    }
+
+    /// The document it was compiled from, without credentials.
+    pub fn document(&self) -> serde_json::Value {
+        self.config.redacted()
     }
 
     /// The gateway of that `:authority`.

@@ -6,6 +6,7 @@ mod health;
 pub mod listen;
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
@@ -30,7 +31,7 @@ use crate::telemetry::{Metrics, log_settlement};
 pub struct ProcessorOptions {
     /// Where Envoy connects.
     pub listen: Listen,
-    /// Where `/health` and `/metrics` are served, if at all.
+    /// Where `/health`, `/metrics` and `/config` are served, if at all.
     pub admin: Option<Listen>,
     /// The runtime it serves, now and after every change.
     pub slot: Slot,
@@ -60,7 +61,7 @@ impl Processor {
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
         let (settler, mut settlements) = extproc::settler();
         let active = settler.active();
-        let metrics = std::sync::Arc::new(Metrics::new(active.clone())?);
+        let metrics = Arc::new(Metrics::new(active.clone())?);
         let health = Health::new(slot.load().is_some());
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
 
@@ -68,7 +69,7 @@ impl Processor {
         let admin = admin_listener.as_ref().map(|listener| listener.local().clone());
         let mut others = vec![spawn(follow_slot(slot.clone(), health.clone()))];
         if let Some(listener) = admin_listener {
-            others.push(spawn(admin::serve(listener, health.clone(), std::sync::Arc::clone(&metrics))));
+            others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), slot.clone())));
         }
         let processor = extproc::Service::new(slot, attributes, settler);
         let grpc = spawn(serve_grpc(listener, processor, health.clone(), stop.clone(), cut.clone()));

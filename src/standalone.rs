@@ -30,7 +30,7 @@ pub use envoy_process::EnvoyProcessError;
 pub use options::RunOptions;
 pub use ports::PortError;
 
-use crate::compile::{Compiled, EmbeddedBackend, redacted};
+use crate::compile::{Compiled, EmbeddedBackend};
 use crate::runtime::Runtime;
 use crate::server::{Listen, Processor, ProcessorOptions};
 use crate::source::Slot;
@@ -178,7 +178,7 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
 }
 
 fn print(options: &RunOptions, compiled: &Compiled) -> Result<(), RunError> {
-    let document = if options.print_envoy { compiled.envoy.bootstrap() } else { redacted(&compiled.config) };
+    let document = if options.print_envoy { compiled.envoy.bootstrap() } else { compiled.config.redacted() };
     // `{:#}` of a JSON value is indented JSON.
     write(&format!("{document:#}\n"))
 }

@@ -1,4 +1,4 @@
-//! The admin listener: `/health` for probes, `/metrics` for Prometheus. Nothing here shows a secret.
+//! The admin listener: `/health` for probes, `/metrics` for Prometheus, `/config` for people. Nothing here shows a secret.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,15 @@ use axum::routing::get;
 
 use super::health::Health;
 use super::listen::{Listen, Listener, Stream};
+use crate::source::Slot;
 use crate::telemetry::Metrics;
 
 /// Serves until dropped.
-pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>) {
+pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>, slot: Slot) {
     let routes = Router::new()
         .route("/health", get(check).with_state(health))
-        .route("/metrics", get(scrape).with_state(metrics));
+        .route("/metrics", get(scrape).with_state(metrics))
+        .route("/config", get(show).with_state(slot));
     if let Err(error) = axum::serve(Incoming(listener), routes).await {
         tracing::error!(%error, "the admin server failed");
     }
@@ -37,6 +39,13 @@ async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
         }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
     }
+}
+
+/// The configuration in force, and which one since the start it is; `null` while there is none.
+async fn show(State(slot): State<Slot>) -> Response {
+    let config = slot.load().map(|runtime| runtime.document());
+    let document = serde_json::json!({ "generation": slot.generation(), "config": config });
+    ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
 }
 
 struct Incoming(Listener);

@@ -14,6 +14,7 @@ mod layers;
 mod leaving;
 mod matcher;
 mod otlp;
+mod reload;
 mod sdk;
 mod skew;
 mod support;

@@ -286,7 +286,7 @@ fn each_dialect_and_each_kind_of_key_reaches_the_processor_as_it_is() {
         let service = backend("one", "").replace("{name: OpenAI}", &format!("{{name: {schema}}}"));
         let text = [GATEWAY, &route("r", &model_rule("a", "{name: one}")), &service, &policy].concat();
         let compiled = compile_clean(&text);
-        let document = redacted(&compiled.config);
+        let document = compiled.config.redacted();
         let [backend] = document["backends"].as_array().expect("backends").as_slice() else {
             panic!("one backend: {document:#}")
         };

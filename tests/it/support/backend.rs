@@ -42,6 +42,11 @@ impl Backend {
         self.handle.requests(1).pop().expect("a request")
     }
 
+    /// The requests it still remembers.
+    pub(crate) fn all(&self) -> Vec<Recorded> {
+        self.handle.requests(usize::MAX)
+    }
+
     pub(crate) fn reset(&self) {
         self.handle.reset();
     }
