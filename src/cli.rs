@@ -1,7 +1,10 @@
 //! The command line: what is asked for, and who does it.
 
+mod check;
 mod extproc;
 mod go_flags;
+mod health;
+mod shell;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,10 +40,18 @@ struct Logs {
 enum Command {
     /// Run the whole gateway on this machine, from Kubernetes-style files
     Run(standalone::RunOptions),
+    /// Check files as `aigw run` would, and explain what requests would get
+    Check(check::Options),
     /// Run the external processor alone: Envoy connects to it over gRPC
     Extproc(extproc::Options),
     /// Run a stand-in for a model provider
     Testbackend(Box<testbackend::Args>),
+    /// Ask a running gateway whether it serves
+    Healthcheck(health::Options),
+    /// Print a completion script for a shell
+    Completions(shell::CompletionsOptions),
+    /// Print the manual page
+    Man(shell::ManOptions),
     /// Print the version
     Version,
 }
@@ -55,9 +66,13 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return fail(&anyhow::Error::msg(error));
     }
     finish(match command {
+        Command::Check(options) => return check::run(&options).unwrap_or_else(|error| fail_usage(&error)),
         Command::Run(options) => block_on(async { Ok(standalone::run(options).await?) }),
         Command::Extproc(options) => block_on(extproc::run(options)),
         Command::Testbackend(options) => block_on(run_testbackend(*options)),
+        Command::Healthcheck(options) => block_on(health::run(options)),
+        Command::Completions(options) => shell::completions(&options),
+        Command::Man(options) => shell::man(&options),
         Command::Version => print_version(),
     })
 }
@@ -103,6 +118,12 @@ fn finish(result: anyhow::Result<()>) -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
+}
+
+/// As [`fail`], where the command line is to blame.
+fn fail_usage(error: &anyhow::Error) -> ExitCode {
+    fail(error);
+    ExitCode::from(2)
 }
 
 /// Help and version are no errors; everything else exits with 2, as is usual.

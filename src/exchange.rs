@@ -22,7 +22,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 pub use self::request::{
-    ENVOY_ORIGINAL_PATH_HEADER, MODEL_HEADER, NO_ROUTE, ORIGINAL_PATH_HEADER, ROUTING_HEADER,
+    ENVOY_ORIGINAL_PATH_HEADER, MODEL_HEADER, NO_ROUTE, ORIGINAL_PATH_HEADER, ROUTING_HEADER, matched_values,
 };
 pub use self::settlement::{Outcome, Settlement};
 use crate::endpoint::Endpoint;

@@ -47,6 +47,7 @@ pub mod testbackend;
 // L5: control plane
 pub mod compile;
 pub mod diagnostics;
+pub mod explain;
 pub mod resources;
 pub mod standalone;
 

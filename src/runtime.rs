@@ -13,7 +13,7 @@ pub use self::backend::Backend;
 pub use self::models::{List as ModelList, ModelLists};
 use crate::config::{self, Config, CostType, HeaderMatchType};
 use crate::cost::{Cost, CostKind, CostSet, RouteCost};
-use crate::routing::{Condition, Entry, Router};
+use crate::routing::{Condition, Entry, RegexError, Router};
 
 /// Everything one processor serves.
 #[derive(Debug)]
@@ -177,14 +177,16 @@ impl Gateway {
 }
 
 fn entry(rule_match: &config::RuleMatch) -> Result<Entry, String> {
-    let condition = |header: &config::HeaderMatch| match header.kind {
+    let conditions = rule_match.headers.iter().map(condition).collect::<Result<_, _>>();
+    Ok(Entry { conditions: conditions.map_err(|error| error.to_string())?, rule: rule_match.rule })
+}
+
+/// A header match, ready to be tried.
+pub fn condition(header: &config::HeaderMatch) -> Result<Condition, RegexError> {
+    match header.kind {
         HeaderMatchType::Exact => Ok(Condition::exact(&header.name, &header.value)),
-        HeaderMatchType::RegularExpression => {
-            Condition::regex(&header.name, &header.value).map_err(|error| error.to_string())
-        }
-    };
-    let conditions = rule_match.headers.iter().map(condition).collect::<Result<_, String>>()?;
-    Ok(Entry { conditions, rule: rule_match.rule })
+        HeaderMatchType::RegularExpression => Condition::regex(&header.name, &header.value),
+    }
 }
 
 /// The costs of one route: its own, then the global ones. One that cannot be compiled is reported and left out.

@@ -9,6 +9,7 @@
 //! Everything that is started is owned by one value and ends with it: no process, socket or file stays behind.
 
 mod admin;
+mod autoconfig;
 mod edition;
 pub mod envoy_binary;
 mod envoy_process;
@@ -26,7 +27,9 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+pub use autoconfig::{AutoConfig, AutoConfigError};
 pub use envoy_process::EnvoyProcessError;
+pub use input::{FIRST_PORT, Inputs, parse};
 pub use options::RunOptions;
 pub use ports::PortError;
 
@@ -38,7 +41,7 @@ use crate::testbackend;
 use edition::Edition;
 use envoy_binary::{EnvoyBinary, EnvoyBinaryError, Search};
 use envoy_process::{EnvoyArguments, EnvoyProcess};
-use input::Inputs;
+use input::variable;
 use reload::Reloader;
 use runtime_dir::RuntimeDir;
 use xds::Xds;
@@ -52,9 +55,9 @@ const PROCESSOR_GRACE: Duration = Duration::from_secs(2);
 /// Why there is no gateway, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Nothing was named and there is no default.
-    #[error("name the files to run, for example: aigw run examples/basic/basic.yaml{}", .0.as_ref().map_or_else(String::new, |path| format!(" (without files, {} is used if it is there)", path.display())))]
-    NoFiles(Option<PathBuf>),
+    /// Nothing was named, there is no default, and the environment names no provider.
+    #[error("no files are named; {0}")]
+    AutoConfig(#[from] AutoConfigError),
     /// Something that was named cannot be read; it has been reported.
     #[error("not every file could be read")]
     Unreadable,
@@ -122,7 +125,14 @@ struct Gateway {
 
 /// Starts the gateway; `None` where only something was to be printed.
 async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
-    let inputs = Inputs::new(options)?;
+    if options.print_resources {
+        write(&AutoConfig::from_env(&variable)?.document)?;
+        return Ok(None);
+    }
+    let inputs = Inputs::new(&options.files)?;
+    if let Some(notice) = inputs.notice() {
+        tracing::info!(target: LOG, "{notice}");
+    }
     let seen = inputs.stamps();
     let (sources, unread) = inputs.read();
     let unreadable = unread.has_errors();

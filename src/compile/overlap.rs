@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::config::{HeaderMatch, HeaderMatchType};
 use crate::diagnostics::Diagnostics;
 use crate::routing::Condition;
+use crate::runtime::condition;
 
 use super::routes::{AttachedRoute, Entry};
 
@@ -46,11 +47,7 @@ struct Sorted<'a> {
 
 impl<'a> Sorted<'a> {
     fn new(entry: &'a Entry<'a>) -> Option<Self> {
-        let condition = |header: &HeaderMatch| match header.kind {
-            HeaderMatchType::Exact => Some(Condition::exact(&header.name, &header.value)),
-            HeaderMatchType::RegularExpression => Condition::regex(&header.name, &header.value).ok(),
-        };
-        let mut conditions = entry.headers.iter().map(condition).collect::<Option<Vec<_>>>()?;
+        let mut conditions = entry.headers.iter().map(condition).collect::<Result<Vec<_>, _>>().ok()?;
         conditions.sort_by(|a, b| a.name().cmp(b.name()));
         Some(Self { entry, conditions })
     }

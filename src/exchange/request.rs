@@ -203,16 +203,19 @@ fn model_problem(model: &str) -> Option<String> {
 /// client sent.
 fn select(gateway: &Gateway, headers: &Headers, model: &str) -> Route {
     let host = headers.text(":authority").unwrap_or_default();
-    gateway.select(host, |name| {
-        if name == MODEL_HEADER {
-            // Envoy drops a header that is set to nothing.
-            return if model.is_empty() { Vec::new() } else { vec![model.as_bytes()] };
-        }
-        if name.as_bytes().starts_with(INTERNAL_PREFIX) {
-            return Vec::new();
-        }
-        headers.all(name).collect()
-    })
+    gateway.select(host, |name| matched_values(headers, model, name))
+}
+
+/// The values of a header as route matches see them: those of the client, but for what the gateway sets itself.
+pub fn matched_values<'h>(headers: &'h Headers, model: &'h str, name: &str) -> Vec<&'h [u8]> {
+    if name == MODEL_HEADER {
+        // Envoy drops a header that is set to nothing.
+        return if model.is_empty() { Vec::new() } else { vec![model.as_bytes()] };
+    }
+    if name.as_bytes().starts_with(INTERNAL_PREFIX) {
+        return Vec::new();
+    }
+    headers.all(name).collect()
 }
 
 /// Removes what a client sent under the gateway's own names, except where it is overwritten anyway.

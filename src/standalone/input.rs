@@ -10,32 +10,59 @@ use crate::diagnostics::Diagnostics;
 use crate::resources::load::{self, Stamp};
 use crate::resources::{self, Snapshot, Source};
 
+use super::autoconfig::{self, AutoConfig};
 use super::{RunError, RunOptions, runtime_dir};
 
 /// The port of the first listener.
-const FIRST_PORT: u16 = 1975;
+pub const FIRST_PORT: u16 = 1975;
 
 /// What the user named on the command line, to be read as often as it changes.
-pub(super) struct Inputs {
+#[derive(Debug)]
+pub struct Inputs {
     files: Vec<String>,
     /// Standard input can be read once only.
     stdin: Vec<u8>,
+    /// What the environment made, where there are no files.
+    made: Option<Source>,
+    notice: Option<String>,
 }
 
 impl Inputs {
-    /// The files of the options, or the default one.
-    pub(super) fn new(options: &RunOptions) -> Result<Self, RunError> {
-        let files = if options.files.is_empty() { vec![default_file()?] } else { options.files.clone() };
+    /// The named files; without any the default one, and without that what the environment says.
+    pub fn new(files: &[String]) -> Result<Self, RunError> {
         let mut stdin = Vec::new();
         if files.iter().any(|file| file == "-") {
             io::stdin().lock().read_to_end(&mut stdin)?;
         }
-        Ok(Self { files, stdin })
+        let mut inputs = Self { files: files.to_vec(), stdin, made: None, notice: None };
+        if files.is_empty() {
+            match default_file() {
+                Some(file) => {
+                    inputs.notice = Some(format!("no files: {file} is used"));
+                    inputs.files.push(file);
+                }
+                None => {
+                    let AutoConfig { document, summary } = AutoConfig::from_env(&variable)?;
+                    inputs.made = Some(Source::new(autoconfig::SOURCE, document));
+                    inputs.notice = Some(summary);
+                }
+            }
+        }
+        Ok(inputs)
+    }
+
+    /// Where the texts come from, for the user to know, if not from files that were named.
+    #[must_use]
+    pub fn notice(&self) -> Option<&str> {
+        self.notice.as_deref()
     }
 
     /// The texts as they are now, and what could not be read.
-    pub(super) fn read(&self) -> (Vec<Source>, Diagnostics) {
-        load::load(&self.files, &mut self.stdin.as_slice())
+    #[must_use]
+    pub fn read(&self) -> (Vec<Source>, Diagnostics) {
+        let (mut sources, unread) = load::load(&self.files, &mut self.stdin.as_slice());
+        sources.extend(self.made.clone());
+        (sources, unread)
     }
 
     /// How the files look from outside.
@@ -45,19 +72,22 @@ impl Inputs {
 }
 
 /// Texts to objects; variables are taken from the environment.
-pub(super) fn parse(sources: Vec<Source>) -> (Snapshot, Diagnostics) {
-    resources::parse(sources, &|name| std::env::var(name).ok())
+#[must_use]
+pub fn parse(sources: Vec<Source>) -> (Snapshot, Diagnostics) {
+    resources::parse(sources, &variable)
 }
 
-fn default_file() -> Result<String, RunError> {
+/// A variable of this process's environment, if it is text.
+pub(super) fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn default_file() -> Option<String> {
     let folder = std::env::var_os("AIGW_CONFIG_HOME")
         .map(PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config/aigw")));
-    let file = folder.map(|folder| folder.join("config.yaml"));
-    match file.as_deref().filter(|file| file.is_file()).and_then(Path::to_str) {
-        Some(file) => Ok(file.to_owned()),
-        None => Err(RunError::NoFiles(file)),
-    }
+    let file = folder?.join("config.yaml");
+    file.is_file().then(|| file.to_str().map(str::to_owned)).flatten()
 }
 
 /// How to compile for a run whose sockets are in `folder`. The same for every reload of that run, so that what did not change

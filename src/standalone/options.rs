@@ -19,6 +19,8 @@ Examples:
     aigw run config/ 'more/*.yaml' -
   On another port, for the whole network:
     aigw run --listen http=8080 --listen-address 0.0.0.0 examples/basic/basic.yaml
+  No file at all, everything to the provider whose key is in the environment:
+    OPENAI_API_KEY=sk-... aigw run
   What Envoy would read:
     aigw run --print-envoy examples/basic/basic.yaml";
 
@@ -27,7 +29,8 @@ Examples:
 #[command(after_help = EXAMPLES)]
 pub struct RunOptions {
     /// Kubernetes-style YAML: files, folders, globs, or `-` for standard input [default: config.yaml in
-    /// $AIGW_CONFIG_HOME, or in ~/.config/aigw]
+    /// $AIGW_CONFIG_HOME, or in ~/.config/aigw; if that is not there, what OPENAI_API_KEY, AZURE_OPENAI_API_KEY or
+    /// ANTHROPIC_API_KEY in the environment makes]
     #[arg(value_name = "FILES")]
     pub files: Vec<String>,
     /// The port of a listener, by its name (or gateway/listener); 0 takes a free one. The first listener has 1975, the
@@ -55,6 +58,9 @@ pub struct RunOptions {
     /// Where the private folder with sockets is made [default: the system's place for temporary files]
     #[arg(long, value_name = "FOLDER", env = "AIGW_RUNTIME_DIR")]
     pub runtime_dir: Option<PathBuf>,
+    /// Print the resources that are made from the environment where no file is named, and exit. The key is not in them
+    #[arg(long, conflicts_with_all = ["files", "print_envoy", "print_config"])]
+    pub print_resources: bool,
     /// Print Envoy's configuration and exit
     #[arg(long, conflicts_with = "print_config")]
     pub print_envoy: bool,
