@@ -168,9 +168,7 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
     let host = host(gateway, &headers);
     if let Some(host) = host {
         explanation.hostname = Some(host.hostname.clone());
-        if question.is_routed() {
-            explanation.matches = trials(listener, host, &headers, question.model());
-        }
+        explanation.matches = trials(listener, host, &headers, question.model());
     }
     explanation.result = verdict(runtime, gateway, listener, question, headers, host.is_some());
     explanation
@@ -265,7 +263,8 @@ fn verdict(
 ) -> Verdict {
     let now = Instant::now();
     let mut exchange = Exchange::new(Some(Arc::clone(runtime)), &gateway.authority, Arc::default(), now);
-    let first = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
+    let first =
+        exchange.handle(Input::RequestHeaders { headers: headers.clone(), end_of_stream: false }, now);
     let step = match first {
         Ok(Step::Continue(_)) => {
             exchange.handle(Input::RequestBody { body: question.body(), end_of_stream: true }, now)
@@ -396,11 +395,6 @@ impl Question {
 
     fn is_form(&self) -> bool {
         self.endpoint().is_some_and(Endpoint::is_multipart)
-    }
-
-    /// Whether the path is one whose requests are sent on by matches.
-    fn is_routed(&self) -> bool {
-        self.endpoint().is_some() && !self.lists_models()
     }
 
     fn lists_models(&self) -> bool {

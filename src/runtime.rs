@@ -1,6 +1,7 @@
 //! L2. The configuration in the shape that requests read: compiled once, shared, never changed.
 
 mod backend;
+mod costs;
 mod models;
 
 use std::collections::HashMap;
@@ -10,9 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::backend::Backend;
+use self::costs::Costs;
 pub use self::models::{List as ModelList, ModelLists};
-use crate::config::{self, Config, CostType, HeaderMatchType};
-use crate::cost::{Cost, CostKind, CostSet, RouteCost};
+use crate::config::{self, Config, HeaderMatchType};
+use crate::cost::CostSet;
 use crate::routing::{Condition, Entry, RegexError, Router};
 
 /// Everything one processor serves.
@@ -60,7 +62,7 @@ pub struct Rule {
     /// See [`config::Rule::routing_key`].
     pub routing_key: Bytes,
     /// What its requests cost.
-    pub costs: CostSet,
+    pub costs: Arc<CostSet>,
 }
 
 impl Runtime {
@@ -83,10 +85,11 @@ impl Runtime {
                 }),
             }
         }
+        let costs = Costs::new(&config, &mut problems);
         let mut gateways = HashMap::new();
         for (index, gateway) in config.gateways.iter().enumerate() {
             let at = format!("gateways[{index}]");
-            let compiled = Gateway::new(gateway, &at, &backends, &config, &mut problems);
+            let compiled = Gateway::new(gateway, &at, &backends, &costs, &mut problems);
             if gateways.insert(gateway.authority.clone(), Arc::new(compiled)).is_some() {
                 let message =
                     format!("the authority {:?} is used twice; the later one counts", gateway.authority);
@@ -128,7 +131,7 @@ impl Gateway {
         gateway: &config::Gateway,
         at: &str,
         backends: &HashMap<String, Arc<Backend>>,
-        config: &Config,
+        costs: &Costs,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let mut rules = Vec::with_capacity(gateway.rules.len());
@@ -144,7 +147,7 @@ impl Gateway {
                 route: rule.route.as_str().into(),
                 backend: Arc::clone(backend),
                 routing_key: rule.routing_key.clone().into(),
-                costs: costs(config, &rule.route, &at, problems),
+                costs: costs.of_route(&rule.route),
             })));
         }
         let mut hosts = Vec::with_capacity(gateway.hosts.len());
@@ -152,10 +155,7 @@ impl Gateway {
             let mut entries = Vec::with_capacity(host.matches.len());
             for (index, rule_match) in host.matches.iter().enumerate() {
                 let at = format!("{at}.hosts[{host_index}].matches[{index}]");
-                match entry(rule_match) {
-                    Ok(entry) => entries.push(entry),
-                    Err(message) => problems.push(Problem { at, message }),
-                }
+                entries.push(entry(rule_match, &at, problems));
             }
             hosts.push((host.hostname.clone(), entries));
         }
@@ -176,9 +176,22 @@ impl Gateway {
     }
 }
 
-fn entry(rule_match: &config::RuleMatch) -> Result<Entry, String> {
-    let conditions = rule_match.headers.iter().map(condition).collect::<Result<_, _>>();
-    Ok(Entry { conditions: conditions.map_err(|error| error.to_string())?, rule: rule_match.rule })
+/// A match with a condition that cannot be compiled takes every request that meets its others, and no rule serves those: they
+/// must not fall to a less specific one.
+fn entry(rule_match: &config::RuleMatch, at: &str, problems: &mut Vec<Problem>) -> Entry {
+    const NO_RULE: usize = usize::MAX;
+    let mut rule = rule_match.rule;
+    let mut conditions = Vec::with_capacity(rule_match.headers.len());
+    for (index, header) in rule_match.headers.iter().enumerate() {
+        match condition(header) {
+            Ok(condition) => conditions.push(condition),
+            Err(error) => {
+                rule = NO_RULE;
+                problems.push(Problem { at: format!("{at}.headers[{index}]"), message: error.to_string() });
+            }
+        }
+    }
+    Entry { conditions, rule }
 }
 
 /// A header match, ready to be tried.
@@ -189,38 +202,70 @@ pub fn condition(header: &config::HeaderMatch) -> Result<Condition, RegexError> 
     }
 }
 
-/// The costs of one route: its own, then the global ones. One that cannot be compiled is reported and left out.
-fn costs(config: &Config, route: &str, at: &str, problems: &mut Vec<Problem>) -> CostSet {
-    let mut compile = |cost: &config::LlmRequestCost, what: String| {
-        compile_cost(cost).map_err(|message| problems.push(Problem { at: what, message })).ok()
-    };
-    let own = config.llm_request_costs.iter().enumerate().filter(|(_, cost)| cost.route_name == route);
-    let route = own.filter_map(|(index, config)| {
-        let cost = compile(&config.cost, format!("{at}: llmRequestCosts[{index}]"))?;
-        Some(RouteCost {
-            metadata_key: config.cost.metadata_key.clone(),
-            backend: config.backend.clone(),
-            model: config.model.clone(),
-            cost,
-        })
-    });
-    let route = route.collect();
-    let global = config.global_llm_request_costs.iter().enumerate().filter_map(|(index, config)| {
-        let cost = compile(config, format!("{at}: globalLLMRequestCosts[{index}]"))?;
-        Some((config.metadata_key.clone(), cost))
-    });
-    CostSet { route, global: global.collect() }
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-fn compile_cost(cost: &config::LlmRequestCost) -> Result<Cost, String> {
-    let kind = match cost.kind {
-        CostType::OutputToken => CostKind::Output,
-        CostType::InputToken => CostKind::Input,
-        CostType::CachedInputToken => CostKind::CachedInput,
-        CostType::CacheCreationInputToken => CostKind::CacheCreationInput,
-        CostType::TotalToken => CostKind::Total,
-        CostType::ReasoningToken => CostKind::Reasoning,
-        CostType::Cel => CostKind::Cel(cost.cel.as_deref().ok_or("type CEL needs the expression in `cel`")?),
-    };
-    Cost::new(kind).map_err(|error| error.to_string())
+    use super::*;
+
+    fn runtime(config: serde_json::Value) -> (Runtime, Vec<String>) {
+        let (runtime, problems) = Runtime::new(serde_json::from_value(config).unwrap());
+        (runtime, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn each_item_that_cannot_be_served_is_named_and_the_rest_is_served() {
+        let (runtime, problems) = runtime(json!({
+            "backends": [
+                {"name": "good"},
+                {"name": "empty-key", "auth": {"apiKey": {"key": " "}}},
+                {"name": "unknown-auth", "auth": {"aws": {}}},
+            ],
+            "llmRequestCosts": [
+                {"routeName": "d/r", "metadataKey": "bad", "type": "CEL", "cel": "nonsense +"},
+                {"routeName": "d/r", "metadataKey": "good", "type": "TotalToken"},
+            ],
+            "gateways": [{
+                "authority": "a", "name": "d/gw", "models": {},
+                "hosts": [{"hostname": "*", "matches": [
+                    {"headers": [{"name": "x", "type": "RegularExpression", "value": "("}, {"name": "y", "value": "1"}], "rule": 0},
+                    {"headers": [], "rule": 0},
+                ]}],
+                "rules": [
+                    {"route": "d/r", "backend": "good", "routingKey": "k"},
+                    {"route": "d/r", "backend": "empty-key", "routingKey": "k"},
+                ],
+            }],
+        }));
+        for at in [
+            "backends[1].auth.apiKey.key",
+            "backends[2].auth",
+            "llmRequestCosts[0]",
+            "gateways[0].rules[1].backend",
+            "gateways[0].hosts[0].matches[0].headers[0]",
+        ] {
+            assert!(problems.iter().any(|problem| problem.starts_with(at)), "{at}: {problems:?}");
+        }
+        assert_eq!(problems.len(), 5, "{problems:?}");
+        let gateway = runtime.gateway("a").unwrap();
+        // What only meets the good part of the broken match is refused, not served by the next one.
+        let header = |name: &str| if name == "y" { vec![&b"1"[..]] } else { Vec::new() };
+        assert!(matches!(gateway.select("any", header), Route::Broken));
+        let Route::Rule(rule) = gateway.select("any", |_| Vec::new()) else { panic!("not served") };
+        assert_eq!(rule.costs.route.len(), 1);
+    }
+
+    #[test]
+    fn costs_are_shared_by_the_rules_of_a_route() {
+        let rule = json!({"route": "d/r", "backend": "b", "routingKey": "k"});
+        let (runtime, problems) = runtime(json!({
+            "backends": [{"name": "b"}],
+            "globalLLMRequestCosts": [{"metadataKey": "all", "type": "TotalToken"}],
+            "gateways": [{"authority": "a", "name": "d/gw", "models": {}, "hosts": [], "rules": [rule, rule]}],
+        }));
+        assert_eq!(problems, [""; 0]);
+        let gateway = runtime.gateway("a").unwrap();
+        let costs: Vec<_> = gateway.rules.iter().flatten().map(|rule| Arc::clone(&rule.costs)).collect();
+        assert!(Arc::ptr_eq(&costs[0], &costs[1]) && !costs[0].is_empty());
+    }
 }

@@ -70,7 +70,7 @@ pub struct Report {
     pub model: Option<String>,
     /// Stream events that carry something of the answer.
     pub events: u64,
-    /// Length of their payloads together.
+    /// Length of their payloads together; of an answer in one document, its length so far.
     pub event_bytes: u64,
     /// Length of the shortest: about what an event is long without any text.
     pub shortest_event: u64,
@@ -85,7 +85,7 @@ impl Report {
         self.event_bytes += length;
     }
 
-    /// An estimate of the tokens delivered, for streams that do not say. An event carries one token or more; where it
+    /// An estimate of the tokens delivered, for answers that do not say. An event carries one token or more; where it
     /// carries more, its length beyond that of the shortest event is text, of which four bytes make about one token.
     pub fn delivered_tokens(&self) -> u64 {
         let text = self.event_bytes.saturating_sub(self.events.saturating_mul(self.shortest_event));

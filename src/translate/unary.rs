@@ -74,6 +74,7 @@ impl Unary {
     pub(super) fn chunk(&mut self, chunk: &Bytes, end: bool) {
         if let Some(text) = self.decoding.lenient(chunk) {
             self.scanner.push(&text);
+            self.report.event_bytes += text.len() as u64;
         }
         if end {
             self.finish();

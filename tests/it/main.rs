@@ -6,8 +6,6 @@
 // Tells clippy that all of this is tests, helpers included.
 #![cfg(test)]
 
-mod autoconfig;
-mod check;
 mod ending;
 mod envoy_validate;
 mod errors;
@@ -17,6 +15,7 @@ mod leaving;
 mod matcher;
 mod otlp;
 mod reload;
+mod replay;
 mod sdk;
 mod skew;
 mod support;
