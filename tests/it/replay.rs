@@ -115,6 +115,50 @@ fn exchange(file: &Path, interaction: &Value) -> Option<Exchange> {
     })
 }
 
+/// Folders of recorded answers whose providers speak OpenAI's dialect.
+const ANSWERS: [&str; 6] = ["alibaba", "azure", "deepseek", "groq", "mistral", "openai"];
+
+/// An answer of which the request was not recorded, with a request that could have led to it; nothing for answers of other
+/// endpoints.
+fn answered(file: &Path) -> Option<Exchange> {
+    let name = file.file_name()?.to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(file).unwrap();
+    let streams = name.ends_with(".chunks.txt");
+    let first: Value = serde_json::from_str(if streams { text.lines().next()? } else { &text }).ok()?;
+    let kind = first["object"].as_str().or(first["type"].as_str())?;
+    let path = match kind {
+        "chat.completion" | "chat.completion.chunk" => "/v1/chat/completions",
+        "text_completion" => "/v1/completions",
+        "list" => "/v1/embeddings",
+        "response" | "response.created" => "/v1/responses",
+        _ => return None,
+    };
+    let answer = if streams {
+        let events = text.lines().filter(|line| !line.is_empty());
+        events.map(|payload| format!("data: {payload}\n\n")).collect::<String>() + "data: [DONE]\n\n"
+    } else {
+        text
+    };
+    let content_type = if streams { "text/event-stream" } else { "application/json" };
+    Some(Exchange {
+        source: name,
+        path,
+        azure: false,
+        request: json!({"model": "m", "input": "Hi.", "stream": streams}).to_string(),
+        status: 200,
+        content_type: Some(content_type.to_owned()),
+        answer: answer.into(),
+    })
+}
+
+/// The files of a folder, in order.
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
 /// A body as it was, or as it was understood.
 fn content(message: &Value) -> Option<String> {
     let raw = message["body"].as_str().or(message["body"]["string"].as_str()).filter(|body| !body.is_empty());
@@ -309,14 +353,13 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn recorded_exchanges_pass_as_they_were_and_are_counted() {
     let Some(data) = shared_data() else { return };
-    let folders = OPENAI_LIKE.map(|folder| data.join("traffic/recorded").join(folder));
-    let mut files: Vec<_> = std::iter::once(data.join("cassettes"))
-        .chain(folders)
-        .flat_map(|folder| std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())))
-        .map(|entry| entry.unwrap().path())
-        .collect();
-    files.sort();
-    let recorded = Arc::new(files.iter().flat_map(|file| exchanges(file)).collect::<Vec<_>>());
+    let mut folders = vec![data.join("cassettes")];
+    folders.extend(OPENAI_LIKE.map(|folder| data.join("traffic/recorded").join(folder)));
+    let mut recorded: Vec<Exchange> =
+        folders.iter().flat_map(|folder| files(folder)).flat_map(|file| exchanges(&file)).collect();
+    let folders = ANSWERS.map(|folder| data.join("traffic/responses").join(folder));
+    recorded.extend(folders.iter().flat_map(|folder| files(folder)).filter_map(|file| answered(&file)));
+    let recorded = Arc::new(recorded);
     assert!(recorded.len() > 150, "only {} exchanges were found", recorded.len());
     assert!(recorded.iter().filter(|exchange| exchange.streams()).count() > 5);
     let (address, received) = provider(recorded.clone()).await;
