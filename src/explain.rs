@@ -9,6 +9,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,7 +23,7 @@ use crate::auth::CLIENT_CREDENTIAL_HEADERS;
 use crate::compile::{Compiled, Destination, Listener, RuleFate};
 use crate::config::{self, HeaderMatchType, RuleMatch};
 use crate::diagnostics::suggest;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{ApiTarget, Endpoint};
 use crate::exchange::{Exchange, Input, MODEL_HEADER, Step, matched_values};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::Change;
@@ -168,10 +169,53 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
     let host = host(gateway, &headers);
     if let Some(host) = host {
         explanation.hostname = Some(host.hostname.clone());
-        explanation.matches = trials(listener, host, &headers, question.model());
+        if question.is_routed() {
+            explanation.matches = trials(listener, host, &headers, question.model());
+        }
     }
-    explanation.result = verdict(runtime, gateway, listener, question, headers, host.is_some());
+    let chosen = explanation.matches.iter().position(|trial| trial.outcome == Outcome::Chosen);
+    let chosen = host.zip(chosen).and_then(|(host, index)| host.matches.get(index));
+    explanation.result = match verdict(runtime, gateway, listener, question, headers) {
+        Verdict::Answered { status: 404, .. } if question.is_routed() && host.is_none() => {
+            Verdict::Answered {
+                status: 404,
+                reason: "no route serves this host name on this listener".to_owned(),
+            }
+        }
+        Verdict::Answered { status: 422, reason } => {
+            let served = chosen.and_then(|chosen| served(compiled, gateway.rules.get(chosen.rule)?));
+            Verdict::Answered { status: 422, reason: reason + &served.unwrap_or_default() }
+        }
+        Verdict::Forwarded { route, rule, mut backends, provider_request } => {
+            for backend in &mut backends {
+                backend.addresses.iter_mut().for_each(|address| name_embedded(compiled, address));
+            }
+            Verdict::Forwarded { route, rule, backends, provider_request }
+        }
+        other => other,
+    };
     explanation
+}
+
+/// Which endpoints the backend of a rule has, as the end of a sentence.
+fn served(compiled: &Compiled, rule: &config::Rule) -> Option<String> {
+    let backend = compiled.config.backends.iter().find(|backend| backend.name == rule.backend)?;
+    let config::ApiSchema { name, version, prefix } = &backend.schema;
+    let api = ApiTarget::new(*name, prefix.as_deref(), version.as_deref());
+    let paths = Endpoint::ALL.into_iter().filter(|endpoint| api.path(*endpoint, "m").is_some());
+    Some(format!(
+        ", since it speaks {name:?}; it serves {}",
+        paths.map(Endpoint::path).collect::<Vec<_>>().join(", ")
+    ))
+}
+
+/// A socket of this process is no address for people.
+fn name_embedded(compiled: &Compiled, address: &mut String) {
+    let socket = address.strip_prefix("unix:").map(Path::new);
+    let found = compiled.embedded_backends.iter().find(|embedded| Some(embedded.socket.as_path()) == socket);
+    if let Some(embedded) = found {
+        *address = format!("the embedded test backend of Service {}", embedded.name);
+    }
 }
 
 /// The listener that is asked about: the named one, or the first.
@@ -259,12 +303,10 @@ fn verdict(
     listener: &Listener,
     question: &Question,
     headers: Headers,
-    known_host: bool,
 ) -> Verdict {
     let now = Instant::now();
     let mut exchange = Exchange::new(Some(Arc::clone(runtime)), &gateway.authority, Arc::default(), now);
-    let first =
-        exchange.handle(Input::RequestHeaders { headers: headers.clone(), end_of_stream: false }, now);
+    let first = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
     let step = match first {
         Ok(Step::Continue(_)) => {
             exchange.handle(Input::RequestBody { body: question.body(), end_of_stream: true }, now)
@@ -277,7 +319,6 @@ fn verdict(
         Ok(Step::Reply(reply)) => {
             let told = String::from_utf8_lossy(&reply.body).into_owned();
             let reason = match reply.details {
-                "no_route" if !known_host => "no route serves this host name on this listener".to_owned(),
                 "no_route" => "no match holds".to_owned(),
                 "models" => "this is the list of models, which the gateway makes itself".to_owned(),
                 _ => message(&told).unwrap_or(told),
@@ -395,6 +436,11 @@ impl Question {
 
     fn is_form(&self) -> bool {
         self.endpoint().is_some_and(Endpoint::is_multipart)
+    }
+
+    /// Whether the path is one whose requests are sent on by matches.
+    fn is_routed(&self) -> bool {
+        self.endpoint().is_some() && !self.lists_models()
     }
 
     fn lists_models(&self) -> bool {

@@ -14,7 +14,10 @@ use crate::runtime::condition;
 use super::routes::{AttachedRoute, Entry};
 
 /// How many pairs of expressions are compared in one configuration; what is left then is not reported.
-const BUDGET: usize = 1000;
+const BUDGET: usize = 200;
+
+/// With how many earlier matches that hold an expression a match is compared.
+const REACH: usize = 200;
 
 /// Index of the route, of its rule, of the rule's match that can be tried.
 type Place = (usize, usize, usize);
@@ -92,7 +95,7 @@ impl Overlaps {
             let values = own.values();
             let equal = values.as_ref().and_then(|values| by_values.get(values).copied());
             let names = own.names();
-            let mut wider = by_names.get(&names).into_iter().flatten().copied();
+            let mut wider = by_names.get(&names).into_iter().flatten().copied().take(REACH);
             let wider = wider.find(|other| {
                 sorted[*other].as_ref().is_some_and(|other| own.implies(other, &mut self.budget))
             });

@@ -1,1 +1,199 @@
+//! Explanations as people and machines read them, and that they are what would happen.
 
+use std::net::Ipv4Addr;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::compile::{CompileOptions, RoutingSecret, Sockets, compile};
+use crate::resources::Snapshot;
+use crate::runtime::Route;
+
+const RESOURCES: &str = "
+apiVersion: gateway.networking.k8s.io/v1
+kind: GatewayClass
+metadata: {name: class}
+spec: {controllerName: gateway.envoyproxy.io/gatewayclass-controller}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw}
+spec:
+  gatewayClassName: class
+  listeners: [{name: http, protocol: HTTP, port: 80}, {name: inner, protocol: HTTP, port: 81}]
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: models}
+spec:
+  parentRefs: [{name: gw, sectionName: http}]
+  rules:
+  - matches: [{headers: [{name: x-ai-eg-model, value: gpt-4}, {name: x-tenant, type: RegularExpression, value: 'gold-.*'}]}]
+    backendRefs: [{name: azure, modelNameOverride: deployment-1}]
+  - matches: [{headers: [{name: x-ai-eg-model, value: gpt-4}]}]
+    backendRefs: [{name: one, weight: 3}, {name: two}]
+  - matches: [{headers: [{name: x-ai-eg-model, value: broken}]}]
+    backendRefs: [{name: missing}]
+  - matches: [{headers: [{name: x-ai-eg-model, value: idle}]}]
+    backendRefs: [{name: one, weight: 0}]
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: hosted}
+spec:
+  parentRefs: [{name: gw, sectionName: inner}]
+  hostnames: ['*.example.com', a.example.com]
+  rules:
+  - backendRefs: [{name: one}]
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIServiceBackend
+metadata: {name: one}
+spec:
+  schema: {name: OpenAI, prefix: api/v1}
+  backendRef: {name: plain, kind: Backend, group: gateway.envoyproxy.io}
+  headerMutation: {set: [{name: X-Team, value: confidential}], remove: [x-debug]}
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIServiceBackend
+metadata: {name: two}
+spec:
+  schema: {name: OpenAI, prefix: api/v1}
+  backendRef: {name: plain, kind: Backend, group: gateway.envoyproxy.io}
+  headerMutation: {set: [{name: X-Team, value: confidential}], remove: [x-debug]}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: plain}
+spec: {endpoints: [{fqdn: {hostname: llm.example.com, port: 8080}}, {fqdn: {hostname: spare.example.com, port: 8080}}]}
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIServiceBackend
+metadata: {name: azure}
+spec:
+  schema: {name: AzureOpenAI, version: 2025-01-01-preview}
+  backendRef: {name: azure, kind: Backend, group: gateway.envoyproxy.io}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: Backend
+metadata: {name: azure}
+spec: {endpoints: [{fqdn: {hostname: res.openai.azure.com, port: 443}}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: BackendTLSPolicy
+metadata: {name: azure}
+spec:
+  targetRefs: [{group: gateway.envoyproxy.io, kind: Backend, name: azure}]
+  validation: {wellKnownCACertificates: System, hostname: res.openai.azure.com}
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: BackendSecurityPolicy
+metadata: {name: azure}
+spec:
+  targetRefs: [{group: aigateway.envoyproxy.io, kind: AIServiceBackend, name: azure}]
+  type: AzureAPIKey
+  azureAPIKey: {secretRef: {name: azure}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: azure}
+stringData: {apiKey: the-live-key}
+";
+
+fn configuration() -> (Compiled, Arc<Runtime>) {
+    let (snapshot, findings) = Snapshot::parse(RESOURCES);
+    assert!(findings.is_empty(), "{findings:#?}");
+    let options = CompileOptions {
+        secret: RoutingSecret([7; 32]),
+        ca_bundle: Some("/etc/ssl/ca.crt".into()),
+        listen_address: Ipv4Addr::LOCALHOST.into(),
+        first_port: 1975,
+        ports: Vec::new(),
+        sockets: Sockets { extproc: "e".into(), envoy_admin: "a".into(), embedded: "b".into() },
+    };
+    let compiled = compile(&snapshot, &options);
+    let (runtime, problems) = Runtime::new(compiled.config.clone());
+    assert!(problems.is_empty(), "{problems:?}");
+    (compiled, Arc::new(runtime))
+}
+
+fn explained(question: &str) -> Explanation {
+    let (compiled, runtime) = configuration();
+    explain(&compiled, &runtime, &question.parse().expect("a request"))
+}
+
+#[test]
+fn text() {
+    let questions = [
+        "model=gpt-4 header=x-tenant:gold-7 header=authorization:sk-client header=x-other:1",
+        "model=gpt-4 header=x-debug:1",
+        "model=gpt-5",
+        "model=broken",
+        "model=idle",
+        "",
+        "model=gpt-4 path=/v1/messages",
+        "model=gpt-4 path=/cohere/v2/rerank",
+        "model=gpt-4 path=/v1/audio/transcriptions",
+        "path=/v1/models",
+        "model=m listener=inner host=b.example.com",
+        "model=m listener=inner host=elsewhere.org",
+        "model=m listener=innner",
+    ];
+    let all: Vec<String> = questions.iter().map(|question| explained(question).render(false)).collect();
+    insta::assert_snapshot!(all.join("\n"));
+}
+
+#[test]
+fn json() {
+    insta::assert_json_snapshot!([explained("model=gpt-4 header=x-tenant:gold-7"), explained("model=gpt-5")]);
+}
+
+#[test]
+fn no_secret_is_told() {
+    for question in ["model=gpt-4 header=x-tenant:gold-7 header=x-api-key:client-secret", "model=gpt-4"] {
+        let explanation = explained(question);
+        let told = format!("{}{}", explanation.render(true), json!(explanation));
+        for secret in ["the-live-key", "client-secret", "confidential"] {
+            assert!(!told.contains(secret), "{told}");
+        }
+    }
+}
+
+#[test]
+fn text_cannot_drive_the_terminal() {
+    assert!(!explained("model=a\u{1b}[2Jb").render(false).contains('\u{1b}'));
+}
+
+proptest! {
+    #[test]
+    fn what_is_told_is_what_would_happen(
+        model in "gpt-4|gpt-5|broken|",
+        tenant in "gold-1|silver|",
+        twice in any::<bool>(),
+    ) {
+        let (compiled, runtime) = configuration();
+        let mut question = format!("model={model}");
+        if !tenant.is_empty() {
+            question.push_str(&format!(" header=x-tenant:{tenant}"));
+        }
+        if twice {
+            question.push_str(" header=x-tenant:silver");
+        }
+        let question: Question = question.parse().expect("a request");
+        let explanation = explain(&compiled, &runtime, &question);
+        let gateway = &compiled.config.gateways[0];
+        let headers = question.headers(None);
+        let route = runtime.gateway(&gateway.authority).expect("a gateway").select("localhost", |name| {
+            matched_values(&headers, question.model(), name)
+        });
+        let told = explanation.matches.iter().find(|trial| trial.outcome == Outcome::Chosen);
+        match route {
+            Route::Rule(rule) => {
+                let told = told.expect("one is chosen");
+                let index = format!("/rule/{}/", told.rule);
+                prop_assert!(rule.backend.name.contains(&index), "{} {told:?}", rule.backend.name);
+            }
+            Route::Broken | Route::None => prop_assert!(told.is_none(), "{told:?}"),
+        }
+    }
+}

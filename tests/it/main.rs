@@ -6,6 +6,8 @@
 // Tells clippy that all of this is tests, helpers included.
 #![cfg(test)]
 
+mod autoconfig;
+mod check;
 mod ending;
 mod envoy_validate;
 mod errors;

@@ -95,9 +95,9 @@ impl Setup {
     }
 }
 
-/// The first address that is announced.
+/// The address of a listener, if the line announces one.
 fn url(line: &str) -> Option<SocketAddr> {
-    let rest = line.split_once("http://")?.1;
+    let rest = line.trim_start().strip_prefix("listener ")?.split_once("http://")?.1;
     let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".:".contains(c))).unwrap_or(rest.len());
     let addr = rest[..end].replace("localhost", "127.0.0.1").replace("0.0.0.0", "127.0.0.1");
     addr.parse().ok().filter(|addr: &SocketAddr| addr.port() != 0)
