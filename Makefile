@@ -62,10 +62,10 @@ bans:
 	if test -n "$$found"; then echo "banned in deny.toml, but depended on:" $$found; exit 1; else echo "none"; fi
 
 .PHONY: deny
-deny: ## Licences, advisories, sources and bans, with cargo-deny
+deny: ## Licences, sources and bans, with cargo-deny
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing; building it takes some minutes"; \
-	  $(CARGO) install --locked cargo-deny; }
-	$(CARGO) deny check
+	  $(CARGO) install --locked --debug cargo-deny; }
+	$(CARGO) deny check bans licenses sources
 
 .PHONY: doc
 doc: ## The library's documentation, without warnings

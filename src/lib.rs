@@ -7,9 +7,8 @@
 //!                                 └► Envoy bootstrap ─► standalone ─► envoy process
 //! ```
 //!
-//! Modules are listed bottom up. A module uses only modules of lower layers, of its own folder or, within L4 and L5,
-//! listed before it; the test
-//! `layers` enforces it. Layers L0 to L3 do no I/O and read no clock: what they need comes in as arguments.
+//! Modules are listed bottom up. A module uses only modules of lower layers, of its own folder or, within L4 and L5, listed
+//! before it; the test `layers` enforces it. Layers L0 to L3 do no I/O and read no clock: what they need comes in as arguments.
 
 // L0: data and codecs
 pub mod codec;
@@ -45,10 +44,14 @@ pub mod server;
 pub mod testbackend;
 
 // L5: control plane
-pub mod compile;
 pub mod diagnostics;
-pub mod explain;
+
 pub mod resources;
+
+pub mod compile;
+
+pub mod explain;
+
 pub mod standalone;
 
 pub mod cli;
