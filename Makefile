@@ -33,7 +33,7 @@ run: ## Build and run the gateway of examples/basic on this machine (Ctrl-C ends
 test: lint unit doc ## Everything that must pass before a change is merged
 
 .PHONY: unit
-unit: $(VENV_READY) ## The tests: core, end to end with a real Envoy, the OpenAI SDK
+unit: $(VENV_READY) ## The tests: core, end to end with a real Envoy, the providers' SDKs
 	$(call say,tests)
 	AIGW_TEST_STRICT=1 $(CARGO) test --no-fail-fast
 

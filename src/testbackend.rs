@@ -1,10 +1,12 @@
-//! L4. The stand-in model server of the examples and tests: an OpenAI-compatible provider without a model, whose answers
-//! and failures are chosen by the caller.
+//! L4. The stand-in model server of the examples and tests: a provider without a model, OpenAI-compatible, Anthropic or
+//! Cohere by the path, whose answers and failures are chosen by the caller.
 //!
 //! By default every chat request is answered with the walkthrough's body, [`knobs::Knobs`] change that. Each knob is a flag
 //! for all requests and a header `x-testbackend-<name>` for one, for example `x-testbackend-fault: reset:3`. The paths are
-//! known by their endings, whatever precedes: `/chat/completions`, `/completions`, `/embeddings`, `/models`, `/health`.
-//! HTTP/1.1 and HTTP/2 are served on one port, with TLS (by ALPN) or without (by the client's first bytes).
+//! known by their endings, whatever precedes: `/chat/completions`, `/completions`, `/embeddings`, `/responses`,
+//! `/responses/input_tokens`, `/images/generations`, `/audio/speech`, `/audio/transcriptions`, `/audio/translations`,
+//! `/tokenize`, `/rerank`, `/messages`, `/messages/count_tokens`, `/models`, `/health`. The two that take forms say in the
+//! header `x-testbackend-model` which model the form named. HTTP/1.1 and HTTP/2 are served on one port, with TLS (by ALPN) or without (by the client's first bytes).
 //!
 //! What came in and what went out is told by
 //!
@@ -17,6 +19,7 @@
 mod answer;
 mod body;
 mod encode;
+mod endpoints;
 pub mod knobs;
 mod record;
 mod tls;
@@ -58,6 +61,7 @@ use crate::server::listen::{Listen, Listener, Stream};
 /// The largest request body taken.
 const MAX_BODY: usize = 512 * 1024 * 1024;
 const ID: HeaderName = HeaderName::from_static("x-testbackend-id");
+const MODEL: HeaderName = HeaderName::from_static("x-testbackend-model");
 
 /// The command line of `aigw testbackend`.
 #[derive(Debug, Clone, clap::Args)]
@@ -279,7 +283,7 @@ impl Backend {
             Ok(knobs) => knobs,
             Err(reason) => {
                 return Ok(respond(
-                    Answer::error(StatusCode::BAD_REQUEST, &reason),
+                    Answer::error(Service::of(parts.uri.path()), StatusCode::BAD_REQUEST, &reason),
                     exchange,
                     &Knobs::default(),
                     "",
@@ -312,7 +316,7 @@ impl Backend {
 fn choose(parts: &Parts, body: &[u8], exchange: &Exchange, knobs: &Knobs) -> Answer {
     let path = parts.uri.path();
     let Some(service) = Service::of(path) else {
-        return Answer::error(StatusCode::NOT_FOUND, &format!("the test backend has no {path}"));
+        return Answer::error(None, StatusCode::NOT_FOUND, &format!("the test backend has no {path}"));
     };
     if knobs.echo == Some(true) {
         let echo = serde_json::to_vec(&exchange.recorded()).unwrap_or_default();
@@ -320,9 +324,10 @@ fn choose(parts: &Parts, body: &[u8], exchange: &Exchange, knobs: &Knobs) -> Ans
     }
     if !service.takes(&parts.method) {
         let message = format!("{path} does not take {}", parts.method);
-        return Answer::error(StatusCode::METHOD_NOT_ALLOWED, &message);
+        return Answer::error(Some(service), StatusCode::METHOD_NOT_ALLOWED, &message);
     }
-    Answer::of(service, body, knobs)
+    let content_type = parts.headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    Answer::of(service, content_type, body, knobs)
 }
 
 fn respond(answer: Answer, exchange: Exchange, knobs: &Knobs, accept_encoding: &str) -> Response<Body> {
@@ -331,6 +336,9 @@ fn respond(answer: Answer, exchange: Exchange, knobs: &Knobs, accept_encoding: &
     *response.status_mut() = answer.status;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, knobs.content_type.clone().unwrap_or(answer.content_type));
+    if let Some(model) = answer.model {
+        headers.insert(MODEL, model);
+    }
     let changes_length = matches!(knobs.fault, Some(Fault::Cut(_) | Fault::Garbage(_) | Fault::Endless));
     match (encoder.name(), answer.pieces.len()) {
         (Some(name), _) => _ = headers.insert(CONTENT_ENCODING, HeaderValue::from_static(name)),

@@ -1,22 +1,25 @@
-//! The bodies: what an OpenAI-compatible server says, made from the request and the knobs.
+//! The bodies: what a provider says, made from the request and the knobs.
 //!
-//! Shapes follow the OpenAI API reference (chat completions, completions, embeddings, models, errors).
+//! Shapes follow the OpenAI API reference (chat completions, completions, embeddings, models, errors); those of all other
+//! endpoints are in [`endpoints`].
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
-use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::endpoints::{self, Script};
 use super::knobs::{Fault, Knobs, Usage};
 
 /// The answer of the walkthrough, byte for byte.
 pub(super) const INEVITABLE: &str =
     r#"{"choices":[{"message":{"role":"assistant", "content":"I am inevitable."}}]}"#;
-const CONTENT: &str = "I am inevitable.";
+pub(super) const CONTENT: &str = "I am inevitable.";
 const MODEL: &str = "testbackend-model";
-const CREATED: u64 = 1_700_000_000;
+pub(super) const CREATED: u64 = 1_700_000_000;
 const DIMENSIONS: usize = 8;
 const MAX_DIMENSIONS: usize = 65_536;
 
@@ -26,6 +29,16 @@ pub(super) enum Service {
     Chat,
     Completions,
     Embeddings,
+    Responses,
+    InputTokens,
+    Images,
+    Speech,
+    Transcriptions,
+    Translations,
+    Tokenize,
+    Rerank,
+    Messages,
+    CountTokens,
     Models,
     Health,
 }
@@ -38,6 +51,16 @@ impl Service {
             ("/chat/completions", Self::Chat),
             ("/completions", Self::Completions),
             ("/embeddings", Self::Embeddings),
+            ("/responses", Self::Responses),
+            ("/responses/input_tokens", Self::InputTokens),
+            ("/images/generations", Self::Images),
+            ("/audio/speech", Self::Speech),
+            ("/audio/transcriptions", Self::Transcriptions),
+            ("/audio/translations", Self::Translations),
+            ("/tokenize", Self::Tokenize),
+            ("/rerank", Self::Rerank),
+            ("/messages", Self::Messages),
+            ("/messages/count_tokens", Self::CountTokens),
             ("/models", Self::Models),
             ("/health", Self::Health),
         ]
@@ -47,27 +70,48 @@ impl Service {
 
     pub(super) fn takes(self, method: &http::Method) -> bool {
         match self {
-            Self::Chat | Self::Completions | Self::Embeddings => method == http::Method::POST,
             Self::Models | Self::Health => method == http::Method::GET || method == http::Method::HEAD,
+            _ => method == http::Method::POST,
         }
+    }
+
+    fn takes_form(self) -> bool {
+        matches!(self, Self::Transcriptions | Self::Translations)
     }
 }
 
 /// The members of a request that an answer depends on.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Request {
-    model: Option<String>,
-    stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
-    input: Option<Value>,
-    encoding_format: Option<String>,
-    dimensions: Option<usize>,
+pub(super) struct Request {
+    pub(super) model: Option<String>,
+    pub(super) stream: Option<bool>,
+    pub(super) stream_options: Option<StreamOptions>,
+    pub(super) input: Option<Value>,
+    pub(super) encoding_format: Option<String>,
+    pub(super) dimensions: Option<usize>,
+    pub(super) n: Option<usize>,
+    #[serde(deserialize_with = "text")]
+    pub(super) response_format: Option<String>,
+    pub(super) stream_format: Option<String>,
+    pub(super) documents: Option<Vec<IgnoredAny>>,
+    pub(super) top_n: Option<usize>,
+}
+
+impl Request {
+    pub(super) fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or(MODEL)
+    }
+}
+
+/// A text, or nothing for what is none: chat has an object where audio has a word.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Value::deserialize(deserializer)?.as_str().map(str::to_owned))
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct StreamOptions {
+pub(super) struct StreamOptions {
     include_usage: Option<bool>,
 }
 
@@ -76,68 +120,75 @@ struct StreamOptions {
 pub(super) struct Answer {
     pub(super) status: StatusCode,
     pub(super) content_type: HeaderValue,
+    /// The model that a form named, which nothing in the answer's body tells.
+    pub(super) model: Option<HeaderValue>,
     pub(super) pieces: Pieces,
 }
 
 impl Answer {
     pub(super) fn json(status: StatusCode, body: impl Into<Bytes>) -> Self {
         let content_type = HeaderValue::from_static("application/json");
-        Self { status, content_type, pieces: Pieces::cut(body.into(), 1) }
+        Self { status, content_type, model: None, pieces: Pieces::cut(body.into(), 1) }
     }
 
-    /// An error as OpenAI words it.
-    pub(super) fn error(status: StatusCode, message: &str) -> Self {
+    /// An error as the service's provider words it; OpenAI where there is no service.
+    pub(super) fn error(service: Option<Service>, status: StatusCode, message: &str) -> Self {
+        if let Some(error) = endpoints::error(service, status, message) {
+            return Self::json(status, error.to_string());
+        }
         let kind = if status.is_server_error() { "server_error" } else { "invalid_request_error" };
         let error = json!({"error": {"message": message, "type": kind, "param": null, "code": null}});
         Self::json(status, error.to_string())
     }
 
     /// What the service says to this body.
-    pub(super) fn of(service: Service, body: &[u8], knobs: &Knobs) -> Self {
+    pub(super) fn of(service: Service, content_type: &str, body: &[u8], knobs: &Knobs) -> Self {
         let status = knobs.status.unwrap_or(StatusCode::OK);
         if let Some(raw) = knobs.raw_body() {
             let mut answer = Self::json(status, Bytes::new());
             answer.pieces = Pieces::cut(raw, knobs.parts());
             return answer;
         }
+        let error = |status, message: &str| Self::error(Some(service), status, message);
         if !status.is_success() {
-            return Self::error(status, "the test backend was told to answer with this status");
+            return error(status, "the test backend was told to answer with this status");
         }
         let request = match service {
             Service::Models => return Self::json(status, models()).parts(knobs),
             Service::Health => return Self::json(status, r#"{"status":"ok"}"#),
-            Service::Chat | Service::Completions | Service::Embeddings => {
-                serde_json::from_slice::<Request>(body)
-            }
+            form if form.takes_form() => endpoints::form(content_type, body),
+            _ => serde_json::from_slice::<Request>(body).map_err(|e| e.to_string()),
         };
         let request = match request {
             Ok(request) => request,
-            Err(e) => {
-                return Self::error(StatusCode::BAD_REQUEST, &format!("the body is not understood: {e}"));
-            }
+            Err(e) => return error(StatusCode::BAD_REQUEST, &format!("the body is not understood: {e}")),
         };
-        if service == Service::Embeddings {
-            return match embeddings(&request, knobs) {
+        match service {
+            Service::Embeddings => match embeddings(&request, knobs) {
                 Ok(body) => Self::json(status, body).parts(knobs),
-                Err(reason) => Self::error(StatusCode::BAD_REQUEST, &reason),
-            };
-        }
-        if request.stream == Some(true) {
-            let content_type = HeaderValue::from_static("text/event-stream");
-            return Self {
+                Err(reason) => error(StatusCode::BAD_REQUEST, &reason),
+            },
+            Service::Chat | Service::Completions if request.stream == Some(true) => Self {
                 status,
-                content_type,
+                content_type: HeaderValue::from_static("text/event-stream"),
+                model: None,
                 pieces: Pieces::Events(Events::new(service, &request, knobs)),
-            };
+            },
+            Service::Chat | Service::Completions => {
+                Self::json(status, whole(service, &request, knobs)).parts(knobs)
+            }
+            _ => {
+                let model = request.model().parse().ok().filter(|_| service.takes_form());
+                Self { model, ..endpoints::answer(service, &request, knobs, status) }
+            }
         }
-        Self::json(status, whole(service, &request, knobs)).parts(knobs)
     }
 
     /// Cut as the knobs say.
     pub(super) fn parts(self, knobs: &Knobs) -> Self {
         match self.pieces {
             Pieces::Parts { body, .. } => Self { pieces: Pieces::cut(body, knobs.parts()), ..self },
-            Pieces::Events(_) => self,
+            Pieces::Events(_) | Pieces::Script(_) => self,
         }
     }
 }
@@ -160,6 +211,7 @@ impl Knobs {
 pub(super) enum Pieces {
     Parts { body: Bytes, count: usize },
     Events(Events),
+    Script(Script),
 }
 
 impl Pieces {
@@ -171,7 +223,7 @@ impl Pieces {
     pub(super) fn len(&self) -> Option<usize> {
         match self {
             Self::Parts { body, .. } => Some(body.len()),
-            Self::Events(_) => None,
+            Self::Events(_) | Self::Script(_) => None,
         }
     }
 
@@ -184,6 +236,7 @@ impl Pieces {
                 body.slice(at(i)..at(i + 1))
             }),
             Self::Events(events) => events.get(i),
+            Self::Script(script) => script.get(i),
         }
     }
 
@@ -193,6 +246,7 @@ impl Pieces {
             Self::Parts { count, .. } => i % count,
             Self::Events(_) if i == 0 => 0,
             Self::Events(events) => 1 + (i - 1) % events.contents.max(1),
+            Self::Script(script) => return script.get_endless(i).unwrap_or_default(),
         };
         self.get(i).unwrap_or_default()
     }
@@ -216,7 +270,7 @@ impl Events {
         let words: Vec<String> = content.split_inclusive(' ').map(str::to_owned).collect();
         Self {
             service,
-            model: request.model.clone().unwrap_or_else(|| MODEL.to_owned()),
+            model: request.model().to_owned(),
             contents: knobs.chunks.map_or(words.len(), |n| n as usize),
             words,
             usage: knobs.usage.unwrap_or(Usage::DEFAULT),
@@ -298,7 +352,7 @@ fn whole(service: Service, request: &Request, knobs: &Knobs) -> String {
         return INEVITABLE.to_owned();
     }
     let content = knobs.content.as_deref().unwrap_or(CONTENT);
-    let model = request.model.as_deref().unwrap_or(MODEL);
+    let model = request.model();
     let usage = usage_json(&knobs.usage.unwrap_or(Usage::DEFAULT));
     let (object, choice) = match service {
         Service::Completions => (
@@ -359,7 +413,7 @@ fn embeddings(request: &Request, knobs: &Knobs) -> Result<String, String> {
         })
         .collect();
     let prompt = knobs.usage.unwrap_or(Usage::DEFAULT).prompt;
-    let model = request.model.as_deref().unwrap_or(MODEL);
+    let model = request.model();
     Ok(json!({
         "object": "list", "data": data, "model": model,
         "usage": {"prompt_tokens": prompt, "total_tokens": prompt},
@@ -382,7 +436,7 @@ mod tests {
     }
 
     fn events(body: &str, knobs: &Knobs) -> Vec<Value> {
-        let text = text(&Answer::of(Service::Chat, body.as_bytes(), knobs));
+        let text = text(&Answer::of(Service::Chat, "application/json", body.as_bytes(), knobs));
         let (events, done) = text.trim_end().rsplit_once("\n\n").unwrap();
         assert_eq!(done, "data: [DONE]");
         events
@@ -397,6 +451,11 @@ mod tests {
         assert_eq!(Service::of("/openai/deployments/a/chat/completions?api-version=1"), Some(Service::Chat));
         assert_eq!(Service::of("/completions"), Some(Service::Completions));
         assert_eq!(Service::of("/x/v1/embeddings"), Some(Service::Embeddings));
+        assert_eq!(Service::of("/v1/responses"), Some(Service::Responses));
+        assert_eq!(Service::of("/openai/responses/input_tokens?api-version=1"), Some(Service::InputTokens));
+        assert_eq!(Service::of("/v2/rerank"), Some(Service::Rerank));
+        assert_eq!(Service::of("/v1/messages"), Some(Service::Messages));
+        assert_eq!(Service::of("/v1/messages/count_tokens"), Some(Service::CountTokens));
         assert_eq!(Service::of("/v1/models"), Some(Service::Models));
         assert_eq!(Service::of("/health"), Some(Service::Health));
         assert_eq!(Service::of("/v1/other"), None);
@@ -405,7 +464,12 @@ mod tests {
 
     #[test]
     fn the_default_answer_is_the_walkthroughs() {
-        let answer = Answer::of(Service::Chat, br#"{"model":"m","messages":[]}"#, &Knobs::default());
+        let answer = Answer::of(
+            Service::Chat,
+            "application/json",
+            br#"{"model":"m","messages":[]}"#,
+            &Knobs::default(),
+        );
         assert_eq!(text(&answer), INEVITABLE);
         assert_eq!(answer.content_type, "application/json");
     }
@@ -414,8 +478,13 @@ mod tests {
     fn usage_makes_a_full_completion() {
         let usage = Usage { prompt: 9, completion: 11, cached: 4, cache_creation: 2, reasoning: 3 };
         let knobs = Knobs { usage: Some(usage), ..Knobs::default() };
-        let value: Value =
-            serde_json::from_str(&text(&Answer::of(Service::Chat, br#"{"model":"m"}"#, &knobs))).unwrap();
+        let value: Value = serde_json::from_str(&text(&Answer::of(
+            Service::Chat,
+            "application/json",
+            br#"{"model":"m"}"#,
+            &knobs,
+        )))
+        .unwrap();
         assert_eq!(value["object"], "chat.completion");
         assert_eq!(value["model"], "m");
         assert_eq!(value["choices"][0]["finish_reason"], "stop");
@@ -465,8 +534,13 @@ mod tests {
     fn embeddings_in_both_formats_carry_the_same_numbers() {
         let get = |format: &str| -> Value {
             let body = json!({"input": ["a", "b"], "dimensions": 3, "encoding_format": format}).to_string();
-            serde_json::from_str(&text(&Answer::of(Service::Embeddings, body.as_bytes(), &Knobs::default())))
-                .unwrap()
+            serde_json::from_str(&text(&Answer::of(
+                Service::Embeddings,
+                "application/json",
+                body.as_bytes(),
+                &Knobs::default(),
+            )))
+            .unwrap()
         };
         let floats = get("float");
         assert_eq!(floats["data"][1]["embedding"], json!([-0.9375, -0.875, -0.8125]));
@@ -484,7 +558,7 @@ mod tests {
             (Service::Embeddings, r#"{"input":"x","dimensions":99999999}"#),
             (Service::Embeddings, r#"{"input":"x","encoding_format":"hex"}"#),
         ] {
-            let answer = Answer::of(service, body.as_bytes(), &Knobs::default());
+            let answer = Answer::of(service, "application/json", body.as_bytes(), &Knobs::default());
             assert_eq!(answer.status, StatusCode::BAD_REQUEST);
             assert!(text(&answer).contains("invalid_request_error"), "{body}");
         }

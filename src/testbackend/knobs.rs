@@ -35,7 +35,7 @@ pub struct Knobs {
     #[arg(long, value_name = "TEXT")]
     pub content: Option<String>,
     /// The tokens reported, `prompt=9,completion=11,cached=0,cache-creation=0,reasoning=0` or any of them. Where none
-    /// are named a stream that was asked for usage reports 9 and 11, and a plain answer reports none
+    /// are named 9 and 11 are reported, but by a chat's plain answer none
     #[arg(long, value_name = "LIST")]
     pub usage: Option<Usage>,
     /// Into how many pieces an answer is cut: content events of a stream, or equal parts of any other body

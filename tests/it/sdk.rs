@@ -14,18 +14,32 @@ fn python() -> Option<PathBuf> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_openai_sdk_works_through_the_gateway() {
+async fn the_sdks_work_through_the_gateway() {
     let (Some(python), Some(setup)) = (python(), Setup::new().await) else { return };
     let backend = Backend::start(&["--usage=prompt=9,completion=11"]).await;
     // An address where nobody listens.
     let gone = Backend::start(&[]).await;
     let down = gone.addr;
     gone.stop().await;
+    let rules = [
+        ("test-model", "up"),
+        ("down-model", "down"),
+        ("renamed-model", "up, modelNameOverride: provider-model"),
+        ("claude-test", "claude"),
+        ("claude-renamed", "claude, modelNameOverride: provider-claude"),
+        ("rerank-model", "cohere"),
+    ];
     let gateway = setup
         .yaml(yaml::gateway("1Mi"))
         .yaml(yaml::backend("up", backend.addr) + &yaml::api_key("up", "sk-configured"))
         .yaml(yaml::backend("down", down))
-        .yaml(yaml::route(&[("test-model", "up"), ("down-model", "down")], ""))
+        .yaml(yaml::backend_of("Anthropic", "claude", backend.addr, ""))
+        .yaml(yaml::anthropic_key("claude", "sk-ant-configured"))
+        .yaml(
+            yaml::backend_of("Cohere", "cohere", backend.addr, "")
+                + &yaml::api_key("cohere", "co-configured"),
+        )
+        .yaml(yaml::route(&rules, ""))
         .start()
         .await;
     let output = tokio::process::Command::new(python)
@@ -42,6 +56,8 @@ async fn the_openai_sdk_works_through_the_gateway() {
     println!("{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "pytest failed; see above");
     // A run that collects nothing is no proof.
-    assert!(text.contains("test_openai.py::"), "no test has run");
+    for file in ["test_openai.py::", "test_openai_endpoints.py::", "test_anthropic.py::"] {
+        assert!(text.contains(file), "no test of {file} has run");
+    }
     gateway.stop().await;
 }

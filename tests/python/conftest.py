@@ -4,6 +4,7 @@ import json
 import os
 import urllib.request
 
+import anthropic
 import openai
 import pytest
 
@@ -23,6 +24,13 @@ def base_url():
 @pytest.fixture
 def client(base_url):
     with openai.OpenAI(base_url=base_url, api_key="sk-client", max_retries=0, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def claude():
+    url = required("AIGW_URL") + "/anthropic"
+    with anthropic.Anthropic(base_url=url, api_key="sk-ant-client", max_retries=0, timeout=60) as client:
         yield client
 
 

@@ -36,6 +36,11 @@ pub(crate) fn backend(name: &str, addr: SocketAddr) -> String {
 
 /// As [`backend`], with more lines in the AIServiceBackend's spec, each indented by two spaces.
 pub(crate) fn backend_with(name: &str, addr: SocketAddr, spec: &str) -> String {
+    backend_of("OpenAI", name, addr, spec)
+}
+
+/// As [`backend_with`], of another schema.
+pub(crate) fn backend_of(schema: &str, name: &str, addr: SocketAddr, spec: &str) -> String {
     let (ip, port) = (addr.ip(), addr.port());
     format!(
         "
@@ -43,7 +48,7 @@ apiVersion: aigateway.envoyproxy.io/v1beta1
 kind: AIServiceBackend
 metadata: {{name: {name}, namespace: default}}
 spec:
-  schema: {{name: OpenAI}}
+  schema: {{name: {schema}}}
   backendRef: {{group: gateway.envoyproxy.io, kind: Backend, name: {name}}}
 {spec}
 ---
@@ -59,6 +64,15 @@ spec:
 
 /// The API key of a backend.
 pub(crate) fn api_key(backend: &str, key: &str) -> String {
+    key_of("APIKey", "apiKey", backend, key)
+}
+
+/// As [`api_key`], for a backend of the Anthropic schema.
+pub(crate) fn anthropic_key(backend: &str, key: &str) -> String {
+    key_of("AnthropicAPIKey", "anthropicAPIKey", backend, key)
+}
+
+fn key_of(kind: &str, member: &str, backend: &str, key: &str) -> String {
     format!(
         "
 apiVersion: aigateway.envoyproxy.io/v1beta1
@@ -66,8 +80,8 @@ kind: BackendSecurityPolicy
 metadata: {{name: {backend}, namespace: default}}
 spec:
   targetRefs: [{{group: aigateway.envoyproxy.io, kind: AIServiceBackend, name: {backend}}}]
-  type: APIKey
-  apiKey: {{secretRef: {{name: {backend}}}}}
+  type: {kind}
+  {member}: {{secretRef: {{name: {backend}}}}}
 ---
 apiVersion: v1
 kind: Secret
