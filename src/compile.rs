@@ -10,10 +10,15 @@
 //! ```
 
 mod access_log;
+mod backend_traffic;
+mod certificates;
+mod client_traffic;
+mod costs;
 mod credentials;
 mod destinations;
 mod digest;
 mod envoy;
+mod gateway_config;
 mod grants;
 mod hostnames;
 mod listeners;
@@ -21,6 +26,7 @@ mod models;
 mod mutations;
 mod overlap;
 mod plan;
+mod policies;
 mod routes;
 mod rules;
 mod services;
@@ -33,9 +39,10 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub(crate) use envoy::CLUSTERS_FILE;
-pub use envoy::{EnvoyConfig, EnvoyListener};
+pub use envoy::{CertificateFile, EnvoyConfig, EnvoyListener};
 
 use crate::config::{self, Config};
 use crate::diagnostics::Diagnostics;
@@ -43,6 +50,7 @@ use crate::exchange::{MODEL_HEADER, NO_ROUTE, ROUTING_HEADER};
 use crate::mutation::METADATA_NAMESPACE;
 use crate::resources::Snapshot;
 
+use backend_traffic::BackendPolicies;
 use overlap::Overlaps;
 use plan::{ListenerPlan, Plan};
 
@@ -89,7 +97,8 @@ pub struct Sockets {
     pub extproc: PathBuf,
     /// Envoy's administration interface.
     pub envoy_admin: PathBuf,
-    /// The folder for those of embedded backends.
+    /// The folder for those of embedded backends, and for the files in which Envoy finds certificates and their keys. Only
+    /// this user should be able to enter it.
     pub embedded: PathBuf,
 }
 
@@ -147,6 +156,8 @@ pub struct Listener {
     pub port: u16,
     /// A host name under which it serves; `None` if any will do.
     pub hostname: Option<String>,
+    /// Whether TLS is spoken on it.
+    pub tls: bool,
     /// How many rules it can send somewhere.
     pub rules: usize,
     /// The models its rules name.
@@ -197,18 +208,22 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let (targets, options_fit) = listeners::collect(snapshot, options, &mut diagnostics);
     let mut services = services::Services::new(snapshot, options);
     let routes = routes::attach(snapshot, &targets, &mut services, &mut diagnostics);
+    let policies = BackendPolicies::new(snapshot, &mut diagnostics);
     let digest = digest::Digest::new(&options.secret.0);
-    let mut overlaps = Overlaps::default();
+    let (mut overlaps, mut clusters) = (Overlaps::default(), routes::Clusters::default());
     let listeners: Vec<ListenerPlan> = targets
         .iter()
         .enumerate()
-        .map(|(index, target)| routes::plan(index, target, &routes, &digest, &mut overlaps))
+        .map(|(index, target)| {
+            routes::plan(index, target, &routes, &policies, &digest, &mut overlaps, &mut clusters)
+        })
         .collect();
     overlaps.report(&routes, &mut diagnostics);
     unserved::check(snapshot, &routes, &services, &mut diagnostics);
-    let plan = Plan { listeners, clusters: services.clusters() };
+    let plan = Plan { listeners, clusters: clusters.into_plans() };
     let mut config =
-        Config { llm_request_costs: models::costs(&routes, &mut diagnostics), ..Config::default() };
+        Config { llm_request_costs: costs::of_routes(&routes, &mut diagnostics), ..Config::default() };
+    gateway_config::add_costs(&targets, &routes, &mut config, &mut diagnostics);
     config.backends = rules::backends(&routes);
     config.gateways = plan.listeners.iter().map(ListenerPlan::gateway_config).collect();
     Compiled {
@@ -219,6 +234,10 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
         diagnostics,
         options_fit,
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl ListenerPlan {

@@ -21,6 +21,7 @@ pub mod security;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod traffic;
 mod tree;
 pub mod types;
 mod variables;

@@ -8,7 +8,7 @@ use crate::resources::core::{Deployment, Service};
 use crate::resources::envoy_gateway::{AppProtocol, Backend, BackendEndpoint, BackendType};
 use crate::resources::{Located, Snapshot};
 
-use super::plan::{ClusterPlan, Endpoint};
+use super::plan::{ClusterPlan, ClusterTraffic, Endpoint};
 use super::{CompileOptions, EmbeddedBackend, envoy, tls};
 
 /// The image whose containers the embedded test backend stands in for.
@@ -95,14 +95,14 @@ impl<'a> Destinations<'a> {
             return Err(Unavailable);
         }
         let mut plan = ClusterPlan {
-            name: format!("backend/{}/{}", backend.namespace(), backend.name()),
+            name: String::new(),
+            backend: format!("{}/{}", backend.namespace(), backend.name()),
             endpoints,
             h2c: tls.is_none() && backend.spec.app_protocols.contains(&AppProtocol::H2c),
             tls,
+            traffic: ClusterTraffic::default(),
         };
-        // Another destination is another cluster, never the same one with a new address: a request that was signed for the
-        // old one must not end at the new one while both are known.
-        plan.name = format!("{}/{}", plan.name, fingerprint(&envoy::provider_cluster(&plan).to_string()));
+        name(&mut plan);
         Ok(plan)
     }
 
@@ -211,6 +211,23 @@ fn environment(deployment: &Deployment) -> BTreeMap<String, String> {
     let container = containers.iter().find(|container| image_name(&container.image) == EMBEDDED_IMAGE);
     let variables = container.into_iter().flat_map(|container| &container.env);
     variables.map(|variable| (variable.name.clone(), variable.value.clone())).collect()
+}
+
+/// Another destination, or one that is treated otherwise, is another cluster, never the same one with a new content: a
+/// request that was signed for the old one must not end at the new one while both are known.
+fn name(plan: &mut ClusterPlan) {
+    plan.name = format!("backend/{}", plan.backend);
+    plan.name = format!("{}/{}", plan.name, fingerprint(&envoy::provider_cluster(plan).to_string()));
+}
+
+/// A destination, treated as a rule asks for.
+pub(super) fn treated(plan: &ClusterPlan, traffic: &ClusterTraffic) -> ClusterPlan {
+    let mut plan = plan.clone();
+    if *traffic != plan.traffic {
+        plan.traffic = traffic.clone();
+        name(&mut plan);
+    }
+    plan
 }
 
 /// The first 8 hexadecimal digits of SHA-256: enough to tell the editions of one thing apart.

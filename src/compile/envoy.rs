@@ -1,14 +1,17 @@
 //! Envoy's configuration, written from the plan. Field names are those of Envoy's v3 API in its JSON form.
 
 mod access_log;
+mod certificate;
 mod cluster;
 mod dynamic;
 mod listener;
 mod local_reply;
 mod route;
+mod treatment;
 
 use std::path::{Path, PathBuf};
 
+pub use certificate::CertificateFile;
 pub(crate) use dynamic::CLUSTERS_FILE;
 
 use serde_json::{Value, json};
@@ -25,7 +28,7 @@ const PROCESSOR_FILTER: &str = "envoy.filters.http.ext_proc/aigateway";
 /// Above any number of requests one machine can have in flight. Envoy's default of 1,024 is a trap for slow answers.
 const NO_LIMIT: u32 = u32::MAX;
 
-/// Envoy's half of what was compiled. It never holds a credential of a provider.
+/// Envoy's half of what was compiled. It never holds a credential of a provider, nor prints the key of a certificate.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct EnvoyConfig {
     /// One for each listener that is opened.
@@ -34,6 +37,8 @@ pub struct EnvoyConfig {
     pub clusters: Vec<Value>,
     /// The processor's cluster.
     pub processor: Value,
+    /// What has to be there, in the folder of sockets, before a listener can speak TLS.
+    pub certificates: Vec<CertificateFile>,
     /// The socket file of Envoy's administration interface.
     pub admin_socket: PathBuf,
 }
@@ -56,7 +61,15 @@ impl EnvoyConfig {
             listener: listener::write(plan, options),
             routes: route::configuration(plan),
         };
+        let mut certificates: Vec<CertificateFile> = Vec::new();
+        for certificate in plan.listeners.iter().flat_map(|listener| &listener.certificates) {
+            let file = CertificateFile::new(certificate);
+            if !certificates.contains(&file) {
+                certificates.push(file);
+            }
+        }
         Self {
+            certificates,
             listeners: plan.listeners.iter().map(listener).collect(),
             clusters: plan.clusters.iter().map(cluster::provider).collect(),
             processor: cluster::processor(options),

@@ -3,21 +3,19 @@
 use std::collections::BTreeMap;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, suggest};
-use crate::resources::envoy_gateway::ClientTrafficPolicy;
 use crate::resources::gateway_api::{FromNamespaces, Gateway, Listener};
-use crate::resources::types::PolicyTargetReference;
 use crate::resources::{Located, Snapshot};
 
-use super::plan::{AccessLogPlan, Action, Plan};
-use super::{CompileOptions, RuleDescription, RuleFate, access_log};
+use super::client_traffic::ClientPolicies;
+use super::gateway_config::{self, GatewaySettings};
+use super::plan::{AccessLogPlan, Action, CertificatePlan, ClientPlan, Plan};
+use super::{CompileOptions, RuleDescription, RuleFate, access_log, certificates};
 
 /// The controller whose classes are served.
 const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
 
-const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
-
-/// What a body may have where no ClientTrafficPolicy says otherwise: requests with images and documents pass.
-const DEFAULT_BUFFER_LIMIT: u32 = 64 << 20;
+/// The API group of Gateways.
+pub(super) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 /// A listener that is served, with everything about it that routes do not change.
 #[derive(Debug)]
@@ -26,7 +24,9 @@ pub(super) struct Target<'a> {
     pub(super) listener: &'a Listener,
     pub(super) port: u16,
     pub(super) authority: String,
-    pub(super) buffer_limit: u32,
+    pub(super) client: ClientPlan,
+    pub(super) certificates: Vec<CertificatePlan>,
+    pub(super) settings: GatewaySettings,
     pub(super) access_logs: Vec<AccessLogPlan>,
 }
 
@@ -78,19 +78,14 @@ pub(super) fn collect<'a>(
         ));
     }
     let mut targets: Vec<Target<'a>> = Vec::new();
+    let policies = ClientPolicies::new(snapshot, diagnostics);
     for gateway in &snapshot.gateways {
         check_class(gateway, snapshot, diagnostics);
         let access_logs = access_log::of(gateway, snapshot, diagnostics);
+        let settings = gateway_config::of(snapshot, gateway, diagnostics);
         for (index, listener) in gateway.spec.listeners.iter().enumerate() {
-            if listener.protocol != "HTTP" {
-                let message = format!(
-                    "listeners of protocol {} are not supported yet; only HTTP is",
-                    listener.protocol
-                );
-                let field = format!("spec.listeners[{index}].protocol");
-                diagnostics.push(gateway.error(&field, message).help("this listener is left out"));
-                continue;
-            }
+            let certificates = certificates::of(snapshot, gateway, index, listener, diagnostics);
+            let (Ok(certificates), Ok(settings)) = (certificates, &settings) else { continue };
             if gateway.spec.listeners.iter().take(index).any(|other| other.name == listener.name) {
                 let message = format!("the Gateway has another listener named `{}`", listener.name);
                 diagnostics
@@ -102,12 +97,13 @@ pub(super) fn collect<'a>(
                 listener,
                 port: 0,
                 authority: authority(gateway, listener, &targets),
-                buffer_limit: buffer_limit(gateway, listener, snapshot, diagnostics),
+                client: policies.of(gateway, listener, diagnostics),
+                certificates,
+                settings: settings.clone(),
                 access_logs: access_logs.clone(),
             });
         }
     }
-    check_policies(snapshot, diagnostics);
     number(targets, options, diagnostics)
 }
 
@@ -138,63 +134,6 @@ fn check_class(gateway: &Located<Gateway>, snapshot: &Snapshot, diagnostics: &mu
             diagnostics.push(gateway.warning(FIELD, message).help(help));
         }
     }
-}
-
-fn policy_targets(policy: &ClientTrafficPolicy) -> impl Iterator<Item = &PolicyTargetReference> {
-    policy.spec.target_refs.iter().chain(&policy.spec.target_ref)
-}
-
-fn check_policies(snapshot: &Snapshot, diagnostics: &mut Diagnostics) {
-    for policy in &snapshot.client_traffic_policies {
-        for target in policy_targets(policy) {
-            if target.group == GATEWAY_GROUP
-                && target.kind == "Gateway"
-                && snapshot.gateways.get(policy.namespace(), &target.name).is_none()
-            {
-                let message = format!("there is no Gateway {}/{}", policy.namespace(), target.name);
-                let help = suggest(&target.name, snapshot.gateways.names_in(policy.namespace()));
-                diagnostics.push(policy.warning("spec", message).help(help));
-            }
-        }
-    }
-}
-
-/// The limit of the policy that names the listener, else of one that names the Gateway, else the default.
-fn buffer_limit(
-    gateway: &Located<Gateway>,
-    listener: &Listener,
-    snapshot: &Snapshot,
-    diagnostics: &mut Diagnostics,
-) -> u32 {
-    let candidates = snapshot.client_traffic_policies.iter().filter_map(|policy| {
-        let limit = policy.spec.connection.as_ref()?.buffer_limit?;
-        let specific = policy_targets(policy)
-            .filter(|target| {
-                policy.namespace() == gateway.namespace()
-                    && target.group == GATEWAY_GROUP
-                    && target.kind == "Gateway"
-                    && target.name == gateway.name()
-            })
-            .filter_map(|target| match &target.section_name {
-                Some(section) => (*section == listener.name).then_some(true),
-                None => Some(false),
-            })
-            .max()?;
-        Some((specific, policy, limit.0))
-    });
-    // The first of the most specific ones.
-    let chosen = candidates.reduce(|best, next| if next.0 && !best.0 { next } else { best });
-    let Some((_, policy, limit)) = chosen else { return DEFAULT_BUFFER_LIMIT };
-    const FIELD: &str = "spec.connection.bufferLimit";
-    if limit == 0 {
-        let message = "a limit of zero would refuse every request: the default of 64Mi is used";
-        diagnostics.push(policy.warning(FIELD, message).help("give a size such as 50Mi"));
-        return DEFAULT_BUFFER_LIMIT;
-    }
-    u32::try_from(limit).unwrap_or_else(|_| {
-        diagnostics.push(policy.warning(FIELD, "Envoy's largest limit is 4Gi less one byte, which is used"));
-        u32::MAX
-    })
 }
 
 /// Gives every listener its port, and leaves out those that cannot have one.
@@ -294,6 +233,7 @@ pub(super) fn describe(targets: &[Target<'_>], plan: &Plan) -> Vec<super::Listen
             name: unambiguous.unwrap_or(&all[2]).clone(),
             port: target.port,
             hostname: concrete_hostname(plan),
+            tls: !plan.certificates.is_empty(),
             rules: served.count(),
             models: models.collect(),
             described: plan.rules.iter().map(describe_rule).collect(),

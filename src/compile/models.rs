@@ -1,10 +1,6 @@
-//! What the models endpoints list, and which costs are computed.
+//! What the models endpoints list.
 
-use crate::config::{CostType, HeaderMatchType, LlmRequestCost, Model, Models, RouteCost};
-use crate::cost::{Cost, CostKind};
-use crate::diagnostics::Diagnostics;
-use crate::resources::Located;
-use crate::resources::aigateway::AIGatewayRoute;
+use crate::config::{HeaderMatchType, Model, Models};
 
 use super::MODEL_HEADER;
 use super::plan::Action;
@@ -64,50 +60,4 @@ fn add(list: &mut Vec<Model>, model: &Model) {
     if !list.iter().any(|known| known.name == model.name) {
         list.push(model.clone());
     }
-}
-
-/// The costs of all routes.
-pub(super) fn costs(routes: &[AttachedRoute<'_>], diagnostics: &mut Diagnostics) -> Vec<RouteCost> {
-    routes.iter().flat_map(|route| costs_of(route.resource, diagnostics)).collect()
-}
-
-/// The costs of one route; the last definition of a key counts.
-pub(super) fn costs_of(route: &Located<AIGatewayRoute>, diagnostics: &mut Diagnostics) -> Vec<RouteCost> {
-    let mut costs = Vec::new();
-    let written = &route.spec.llm_request_costs;
-    for (index, cost) in written.iter().enumerate() {
-        let field = format!("spec.llmRequestCosts[{index}]");
-        if written.iter().skip(index + 1).any(|later| later.metadata_key == cost.metadata_key) {
-            let message = format!(
-                "metadataKey `{}` is defined again below: this definition has no effect",
-                cost.metadata_key
-            );
-            let help = "remove one of them";
-            diagnostics.push(route.warning(&format!("{field}.metadataKey"), message).help(help));
-            continue;
-        }
-        let refused = cost.cel.as_deref().filter(|_| cost.kind == CostType::Cel).and_then(refusal);
-        if let Some(reason) = refused {
-            let message = format!("this cost cannot be computed: {reason}");
-            let help = "token counts are unsigned: write numbers as 2u; variables are model, backend, route_name, input_tokens, output_tokens, total_tokens, cached_input_tokens, cache_creation_input_tokens and reasoning_tokens";
-            diagnostics.push(route.error(&format!("{field}.cel"), message).help(help));
-            continue;
-        }
-        costs.push(RouteCost {
-            route_name: format!("{}/{}", route.namespace(), route.name()),
-            backend: None,
-            model: None,
-            cost: LlmRequestCost {
-                metadata_key: cost.metadata_key.clone(),
-                kind: cost.kind,
-                cel: cost.cel.clone(),
-            },
-        });
-    }
-    costs
-}
-
-/// Why an expression would be refused by the processor.
-fn refusal(expression: &str) -> Option<String> {
-    Cost::new(CostKind::Cel(expression)).err().map(|error| error.to_string())
 }

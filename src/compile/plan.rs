@@ -5,7 +5,15 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use secrecy::{ExposeSecret, SecretString};
+
 use crate::config::{Host, Models, RuleMatch};
+use crate::resources::envoy_gateway::{
+    ClientHTTPTimeout, ConnectionLimit, EscapedSlashesAction, WithUnderscoresAction,
+};
+use crate::resources::traffic::{
+    CircuitBreaker, DNS, HTTP2Settings, HTTPTimeout, HealthCheck, LoadBalancer, Retry, TCPKeepalive,
+};
 
 use super::Destination;
 
@@ -26,8 +34,9 @@ pub(super) struct ListenerPlan {
     /// By this the processor tells listeners apart.
     pub(super) authority: String,
     pub(super) port: u16,
-    /// The largest request body, and the watermark of the connection, in bytes.
-    pub(super) buffer_limit: u32,
+    pub(super) client: ClientPlan,
+    /// Of these the client is shown the one that fits the name it asks for; none means that TLS is not spoken.
+    pub(super) certificates: Vec<CertificatePlan>,
     pub(super) hosts: Vec<Host>,
     pub(super) rules: Vec<RulePlan>,
     pub(super) models: Models,
@@ -43,6 +52,39 @@ impl ListenerPlan {
     /// The rule a match selects; matches are made together with the rules, so there always is one.
     pub(super) fn rule(&self, selected: &RuleMatch) -> Option<&RulePlan> {
         self.rules.get(selected.rule)
+    }
+}
+
+/// How clients are treated, where it is not as usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ClientPlan {
+    /// The largest request body, and the watermark of the connection, in bytes.
+    pub(super) buffer_limit: u32,
+    pub(super) timeout: Option<ClientHTTPTimeout>,
+    pub(super) connection_limit: Option<ConnectionLimit>,
+    pub(super) http2: Option<HTTP2Settings>,
+    pub(super) escaped_slashes: Option<EscapedSlashesAction>,
+    pub(super) merge_slashes: bool,
+    pub(super) underscores: Option<WithUnderscoresAction>,
+    pub(super) tcp_keepalive: Option<TCPKeepalive>,
+}
+
+/// A certificate and its key, known to fit each other. Its debug form does not show the key.
+#[derive(Debug, Clone)]
+pub(super) struct CertificatePlan {
+    /// `namespace/name` of the Secret.
+    pub(super) name: String,
+    /// The certificate and those that vouch for it, PEM.
+    pub(super) chain: String,
+    /// PEM.
+    pub(super) key: SecretString,
+}
+
+impl PartialEq for CertificatePlan {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+            && self.chain == other.chain
+            && self.key.expose_secret() == other.key.expose_secret()
     }
 }
 
@@ -81,16 +123,55 @@ pub(super) struct Forward {
     pub(super) timeout_ms: u64,
     /// For the time without a byte from the backend.
     pub(super) stream_idle_ms: Option<u64>,
+    pub(super) retry: Option<RetryPlan>,
+    /// What a consistent hash is made of.
+    pub(super) hashed: Vec<Hashed>,
 }
 
-/// A destination; one for each Backend resource.
+/// When another attempt is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RetryPlan {
+    pub(super) policy: Retry,
+    /// For one attempt.
+    pub(super) attempt_ms: Option<u64>,
+}
+
+/// A part of what is hashed to choose an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Hashed {
+    Header(String),
+    SourceIp,
+}
+
+/// A destination: a Backend, and how it is treated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ClusterPlan {
+    /// Another one for another content.
     pub(super) name: String,
+    /// `namespace/name` of the Backend.
+    pub(super) backend: String,
     pub(super) endpoints: Vec<Endpoint>,
     pub(super) tls: Option<TlsPlan>,
     /// HTTP/2 without TLS.
     pub(super) h2c: bool,
+    pub(super) traffic: ClusterTraffic,
+}
+
+/// How a destination is treated, where it is not as usual.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct ClusterTraffic {
+    pub(super) load_balancer: Option<LoadBalancer>,
+    pub(super) tcp_keepalive: Option<TCPKeepalive>,
+    pub(super) health_check: Option<HealthCheck>,
+    pub(super) circuit_breaker: Option<CircuitBreaker>,
+    pub(super) connect_timeout_ms: Option<u64>,
+    /// `request_timeout` is the route's and absent here.
+    pub(super) http_timeout: Option<HTTPTimeout>,
+    pub(super) buffer_limit: Option<u32>,
+    pub(super) dns: Option<DNS>,
+    pub(super) http2: Option<HTTP2Settings>,
+    /// Through this proxy.
+    pub(super) proxy: Option<SocketAddr>,
 }
 
 /// One address of a destination.

@@ -4,7 +4,7 @@
 //! then `namespace/name`, then the order in the route. All routes here have the same path match.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::auth::CLIENT_CREDENTIAL_HEADERS;
 use crate::config::{self, HeaderMatchType, Host, RuleMatch};
@@ -14,11 +14,12 @@ use crate::resources::types::ParentReference;
 use crate::resources::{Located, Snapshot};
 use crate::routing::Condition;
 
+use super::backend_traffic::BackendPolicies;
 use super::digest::Digest;
 use super::hostnames;
 use super::listeners::Target;
 use super::overlap::Overlaps;
-use super::plan::{ListenerPlan, RulePlan};
+use super::plan::{ClusterPlan, ListenerPlan, RulePlan};
 use super::rules::{self, CompiledRule};
 use super::services::Services;
 use super::{MODEL_HEADER, models};
@@ -257,13 +258,38 @@ impl Entry<'_> {
     }
 }
 
+/// The clusters that rules lead to, each once, in the order in which they are first led to.
+#[derive(Debug, Default)]
+pub(super) struct Clusters {
+    names: BTreeSet<String>,
+    plans: Vec<ClusterPlan>,
+}
+
+impl Clusters {
+    fn add(&mut self, clusters: Vec<ClusterPlan>) {
+        for cluster in clusters {
+            if !self.names.contains(&cluster.name) {
+                self.names.insert(cluster.name.clone());
+                self.plans.push(cluster);
+            }
+        }
+    }
+
+    /// All of them.
+    pub(super) fn into_plans(self) -> Vec<ClusterPlan> {
+        self.plans
+    }
+}
+
 /// What one listener serves.
 pub(super) fn plan(
     index: usize,
     target: &Target<'_>,
     routes: &[AttachedRoute<'_>],
+    policies: &BackendPolicies<'_>,
     digest: &Digest,
     overlaps: &mut Overlaps,
+    clusters: &mut Clusters,
 ) -> ListenerPlan {
     let mut rules = Vec::new();
     let mut hosts: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
@@ -271,14 +297,25 @@ pub(super) fn plan(
         let Some(hostnames) = route.hostnames.get(&index) else { continue };
         for (rule_index, (compiled, matches)) in route.rules.iter().zip(&route.matches).enumerate() {
             let rule = rules.len();
+            let written = route.resource.spec.rules.get(rule_index).and_then(|rule| rule.name.as_deref());
+            let mut traffic = policies.of(target, route.resource, written);
+            traffic.cluster.proxy = target.settings.proxy;
+            let treated = compiled.treated(&traffic);
             rules.push(RulePlan {
                 route: route.name.clone(),
                 index: rule_index,
                 backend: compiled.name.clone(),
-                routing_key: compiled.routing_key(digest, &target.authority, &route.name, rule_index),
-                action: compiled.action.clone(),
+                routing_key: compiled.routing_key(
+                    digest,
+                    &target.authority,
+                    &route.name,
+                    rule_index,
+                    &treated.clusters,
+                ),
+                action: treated.action,
                 destinations: compiled.destinations(),
             });
+            clusters.add(treated.clusters);
             for hostname in hostnames {
                 let entries = matches.iter().enumerate().map(|(match_index, Match { headers, .. })| Entry {
                     headers,
@@ -306,7 +343,8 @@ pub(super) fn plan(
         gateway: format!("{}/{}", target.gateway.namespace(), target.gateway.name()),
         authority: target.authority.clone(),
         port: target.port,
-        buffer_limit: target.buffer_limit,
+        client: target.client.clone(),
+        certificates: target.certificates.clone(),
         models: models::list(index, routes),
         access_logs: target.access_logs.clone(),
         hosts,

@@ -11,13 +11,14 @@ use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRule, AIGatewayRouteRuleBackendRef};
 use crate::resources::{Located, Snapshot};
 
+use super::backend_traffic::Traffic;
 use super::credentials::Credential;
 use super::digest::Digest;
 use super::grants::{From, To, allowed, missing};
-use super::plan::{Action, ClusterPlan, Endpoint, Forward};
+use super::plan::{Action, ClusterPlan, Endpoint, Forward, RetryPlan};
 use super::routes::AttachedRoute;
 use super::services::{Service, Services};
-use super::{Destination, envoy, mutations};
+use super::{Destination, destinations, envoy, milliseconds, mutations};
 
 /// What upstream gives a rule that says nothing; Envoy's own default would cut most answers.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
@@ -31,7 +32,25 @@ pub(super) struct CompiledRule {
     pub(super) backends: Vec<RuleBackend>,
     /// The first backend, or what stands for it where there is none.
     pub(super) name: String,
+    /// As it is where no policy says otherwise.
     pub(super) action: Action,
+    limits: Limits,
+}
+
+/// What a rule says about time, in milliseconds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Limits {
+    /// Zero is without limit.
+    request: Option<u64>,
+    attempt: Option<u64>,
+    stream_idle: Option<u64>,
+}
+
+/// A rule on one listener, as policies ask for.
+pub(super) struct Treated {
+    pub(super) action: Action,
+    /// By backend.
+    pub(super) clusters: Vec<ClusterPlan>,
 }
 
 /// One backend of a rule.
@@ -63,7 +82,8 @@ pub(super) fn compile(
         format!("{}/{name}/route/{}/rule/{index}/ref/{reference}", route.namespace(), route.name())
     };
     let name = string(0, rule.backend_refs.first().map_or("none", |reference| reference.name.as_str()));
-    let without = |action| CompiledRule { backends: Vec::new(), name: name.clone(), action };
+    let limits = limits(rule);
+    let without = |action| CompiledRule { backends: Vec::new(), name: name.clone(), action, limits };
     let mut backends = Vec::new();
     let mut complete = true;
     for (position, reference) in
@@ -110,12 +130,9 @@ pub(super) fn compile(
         diagnostics.push(route.error(&format!("{field}.backendRefs[{}]", other.index), message).help(help));
         return without(Action::Refuse);
     }
-    let forward = Forward {
-        clusters: clusters(&backends),
-        timeout_ms: timeout(rule),
-        stream_idle_ms: rule.stream_idle_timeout.map(|idle| milliseconds(idle.0)).filter(|idle| *idle > 0),
-    };
-    CompiledRule { name: first.name.clone(), action: Action::Forward(forward), backends }
+    let clusters: Vec<ClusterPlan> = backends.iter().map(|backend| backend.service.cluster.clone()).collect();
+    let forward = forward(&backends, &clusters, limits, &Traffic::default());
+    CompiledRule { name: first.name.clone(), action: Action::Forward(forward), backends, limits }
 }
 
 /// Finds what a `backendRef` refers to.
@@ -175,7 +192,7 @@ impl RuleBackend {
         (!names.is_empty()).then(|| names.join(", "))
     }
 
-    fn public(&self) -> Value {
+    fn public(&self, cluster: &ClusterPlan) -> Value {
         json!({
             "name": self.name,
             "weight": self.weight,
@@ -184,7 +201,7 @@ impl RuleBackend {
             "modelNameOverride": self.model_name_override,
             "headerMutation": self.header_mutation,
             "bodyMutation": self.body_mutation,
-            "destination": envoy::provider_cluster(&self.service.cluster),
+            "destination": envoy::provider_cluster(cluster),
         })
     }
 
@@ -216,15 +233,42 @@ impl CompiledRule {
         self.backends.iter().map(RuleBackend::destination).collect()
     }
 
-    /// The value Envoy's routes demand for this rule on one listener.
-    pub(super) fn routing_key(&self, digest: &Digest, authority: &str, route: &str, index: usize) -> String {
+    /// The rule as policies ask for.
+    pub(super) fn treated(&self, traffic: &Traffic) -> Treated {
+        let clusters: Vec<ClusterPlan> = self
+            .backends
+            .iter()
+            .map(|backend| destinations::treated(&backend.service.cluster, &traffic.cluster))
+            .collect();
+        let action = match &self.action {
+            Action::Forward(_) => Action::Forward(forward(&self.backends, &clusters, self.limits, traffic)),
+            Action::Refuse => Action::Refuse,
+            Action::NoBackend => Action::NoBackend,
+        };
+        Treated { action, clusters }
+    }
+
+    /// The value Envoy's routes demand for this rule on one listener, where the backends are these clusters.
+    pub(super) fn routing_key(
+        &self,
+        digest: &Digest,
+        authority: &str,
+        route: &str,
+        index: usize,
+        clusters: &[ClusterPlan],
+    ) -> String {
         let public = json!({
             "authority": authority,
             "route": route,
             "rule": index,
             "name": self.name,
             "served": !self.backends.is_empty(),
-            "backends": self.backends.iter().map(RuleBackend::public).collect::<Vec<_>>(),
+            "backends": self
+                .backends
+                .iter()
+                .zip(clusters)
+                .map(|(backend, cluster)| backend.public(cluster))
+                .collect::<Vec<_>>(),
         });
         let credentials = self.backends.iter().map(|backend| backend.service.credential.as_ref());
         digest.routing_key(&public, credentials.map(|held| held.map(|held| held.key.expose_secret())))
@@ -250,12 +294,40 @@ pub(super) fn backends(routes: &[AttachedRoute<'_>]) -> Vec<config::Backend> {
         .collect()
 }
 
+/// Where requests of a rule go, and how long they may take.
+fn forward(backends: &[RuleBackend], clusters: &[ClusterPlan], limits: Limits, traffic: &Traffic) -> Forward {
+    let request = limits.request.or(traffic.request_timeout_ms).unwrap_or(DEFAULT_TIMEOUT_MS);
+    let retry = traffic.retry.clone().map(|policy| {
+        let attempt = policy.per_retry.as_ref().and_then(|limit| limit.timeout);
+        let attempt = attempt.map(|limit| milliseconds(limit.0));
+        let attempt_ms = shorter(attempt.unwrap_or(0), limits.attempt.unwrap_or(0));
+        RetryPlan { attempt_ms: Some(attempt_ms).filter(|limit| *limit > 0), policy }
+    });
+    // With one attempt, a limit on it is one on the whole.
+    let timeout_ms = if retry.is_some() { request } else { shorter(request, limits.attempt.unwrap_or(0)) };
+    Forward {
+        clusters: weighted(backends, clusters),
+        timeout_ms,
+        stream_idle_ms: limits.stream_idle,
+        retry,
+        hashed: traffic.hashed.clone(),
+    }
+}
+
+/// Of two limits; zero is none.
+fn shorter(a: u64, b: u64) -> u64 {
+    match (a, b) {
+        (0, limit) | (limit, 0) => limit,
+        (a, b) => a.min(b),
+    }
+}
+
 /// Clusters with their weights; a cluster that several backends share appears once. Envoy takes a sum of at most 32 bits.
-fn clusters(backends: &[RuleBackend]) -> Vec<(String, u32)> {
+fn weighted(backends: &[RuleBackend], clusters: &[ClusterPlan]) -> Vec<(String, u32)> {
     let mut order = Vec::new();
     let mut weights: BTreeMap<&str, u64> = BTreeMap::new();
-    for backend in backends {
-        let name = backend.service.cluster.name.as_str();
+    for (backend, cluster) in backends.iter().zip(clusters) {
+        let name = cluster.name.as_str();
         if !weights.contains_key(name) {
             order.push(name);
         }
@@ -272,16 +344,10 @@ fn clusters(backends: &[RuleBackend]) -> Vec<(String, u32)> {
         .collect()
 }
 
-/// The shortest of the limits a rule has. There is one attempt, so that a limit on it is one on the whole.
-fn timeout(rule: &AIGatewayRouteRule) -> u64 {
-    let request = rule.timeouts.request.map_or(DEFAULT_TIMEOUT_MS, |limit| milliseconds(limit.0));
-    let attempt = rule.timeouts.backend_request.map_or(0, |limit| milliseconds(limit.0));
-    match (request, attempt) {
-        (0, limit) | (limit, 0) => limit,
-        (request, attempt) => request.min(attempt),
+fn limits(rule: &AIGatewayRouteRule) -> Limits {
+    Limits {
+        request: rule.timeouts.request.map(|limit| milliseconds(limit.0)),
+        attempt: rule.timeouts.backend_request.map(|limit| milliseconds(limit.0)),
+        stream_idle: rule.stream_idle_timeout.map(|idle| milliseconds(idle.0)).filter(|idle| *idle > 0),
     }
-}
-
-fn milliseconds(duration: std::time::Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -58,11 +58,6 @@ impl<'a> Services<'a> {
         }
     }
 
-    /// The clusters of all Backends that something refers to, in the order of the files.
-    pub(super) fn clusters(&self) -> Vec<ClusterPlan> {
-        self.clusters.values().flatten().cloned().collect()
-    }
-
     pub(super) fn embedded_backends(self) -> Vec<EmbeddedBackend> {
         self.destinations.into_embedded()
     }

@@ -1,7 +1,9 @@
 //! Small resources in, both configurations out.
 
 mod golden;
+mod https;
 mod overlaps;
+mod policies;
 mod properties;
 mod refusals;
 mod routing;

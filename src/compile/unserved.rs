@@ -8,7 +8,7 @@ use crate::resources::Snapshot;
 
 use super::routes::{self, AttachedRoute};
 use super::services::Services;
-use super::{models, rules};
+use super::{costs, rules};
 
 /// Adds what serving did not come across.
 pub(super) fn check(
@@ -24,7 +24,7 @@ pub(super) fn check(
             let _ = routes::matches(route, index, &rule.matches, diagnostics);
             let _ = rules::compile(snapshot, route, index, rule, &mut aside, diagnostics);
         }
-        let _ = models::costs_of(route, diagnostics);
+        let _ = costs::of_route(route, diagnostics);
     }
     for backend in &snapshot.ai_service_backends {
         let _ = aside.resolve(backend, diagnostics);

@@ -210,6 +210,34 @@ pub struct AIServiceBackendSpec {
     pub body_mutation: Option<HTTPBodyMutation>,
 }
 
+/// Settings of the Gateways of its namespace whose annotation `aigateway.envoyproxy.io/gateway-config` names it.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct GatewayConfig {
+    /// What is asked for.
+    pub spec: GatewayConfigSpec,
+}
+
+/// See [`GatewayConfig`]. How the processor's container is run (`extProc`) has no meaning outside a cluster.
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-accepted" = ["extProc"]))]
+pub struct GatewayConfigSpec {
+    /// Costs of every route that does not define the same key itself.
+    #[serde(rename = "globalLLMRequestCosts")]
+    pub global_llm_request_costs: Vec<LLMRequestCost>,
+    /// The proxy through which providers are reached.
+    pub forward_proxy: Option<ForwardProxy>,
+}
+
+/// An HTTP proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct ForwardProxy {
+    /// `host:port`.
+    #[schemars(length(min = 1))]
+    pub address: String,
+}
+
 /// An API dialect and where it is mounted.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 pub struct VersionedAPISchema {

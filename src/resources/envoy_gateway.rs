@@ -7,7 +7,8 @@ use serde::Deserialize;
 
 use super::{
     gateway_api::WellKnownCaCertificates,
-    types::{DNS_SUBDOMAIN, LocalObjectReference, PolicyTargetReference, Quantity},
+    traffic::{HTTP2Settings, TCPKeepalive},
+    types::{DNS_SUBDOMAIN, GatewayDuration, LocalObjectReference, PolicyTargetReference, Quantity},
 };
 
 /// Addresses outside the cluster.
@@ -141,8 +142,8 @@ pub struct ClientTrafficPolicy {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-not-served" = [
-    "clientIPDetection", "enableProxyProtocol", "grpc", "headers", "healthCheck", "http1", "http2", "http3", "path",
-    "proxyProtocol", "scheme", "targetSelectors", "tcpKeepalive", "timeout", "tls"
+    "clientIPDetection", "enableProxyProtocol", "grpc", "healthCheck", "http1", "http3", "proxyProtocol", "scheme",
+    "targetSelectors", "tls"
 ]))]
 pub struct ClientTrafficPolicySpec {
     /// The one Gateway it applies to (older form).
@@ -153,15 +154,106 @@ pub struct ClientTrafficPolicySpec {
     pub target_refs: Vec<PolicyTargetReference>,
     /// Connection settings.
     pub connection: Option<ClientConnection>,
+    /// How long things may take.
+    pub timeout: Option<ClientTimeout>,
+    /// HTTP/2 settings.
+    pub http2: Option<HTTP2Settings>,
+    /// What becomes of unusual paths.
+    pub path: Option<PathSettings>,
+    /// What becomes of unusual headers.
+    pub headers: Option<HeaderSettings>,
+    /// Keeps idle connections alive.
+    pub tcp_keepalive: Option<TCPKeepalive>,
+}
+
+/// How long things may take towards a client.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+pub struct ClientTimeout {
+    /// HTTP.
+    pub http: Option<ClientHTTPTimeout>,
+    /// Connections.
+    pub tcp: Option<ClientTCPTimeout>,
+}
+
+/// How long HTTP may take towards a client.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientHTTPTimeout {
+    /// How long a client may take to send its request.
+    pub request_received_timeout: Option<GatewayDuration>,
+    /// How long a connection without requests is kept.
+    pub idle_timeout: Option<GatewayDuration>,
+    /// How long a request may be silent, where its rule does not allow more.
+    pub stream_idle_timeout: Option<GatewayDuration>,
+}
+
+/// Timeouts of connections that do not speak HTTP. None of them has a meaning for HTTP.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(extend("x-not-served" = ["idleTimeout"]))]
+pub struct ClientTCPTimeout {}
+
+/// What becomes of unusual paths.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PathSettings {
+    /// What becomes of `%2F` and `%5C`; Envoy Gateway unescapes them and redirects, here they are kept if it is absent.
+    pub escaped_slashes_action: Option<EscapedSlashesAction>,
+    /// Leaves `//` alone, which is also what happens if it is absent.
+    pub disable_merge_slashes: Option<bool>,
+}
+
+/// What becomes of `%2F` and `%5C` in paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum EscapedSlashesAction {
+    KeepUnchanged,
+    RejectRequest,
+    UnescapeAndForward,
+    UnescapeAndRedirect,
+}
+
+/// What becomes of unusual headers.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-not-served" = [
+    "disableRateLimitHeaders", "earlyRequestHeaders", "enableEnvoyHeaders", "lateResponseHeaders", "preserveXRequestID",
+    "requestID", "xForwardedClientCert"
+]))]
+pub struct HeaderSettings {
+    /// What becomes of names with underscores; they are allowed if it is absent.
+    pub with_underscores_action: Option<WithUnderscoresAction>,
+}
+
+/// What becomes of header names with underscores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[expect(missing_docs, reason = "the names are the documentation")]
+pub enum WithUnderscoresAction {
+    Allow,
+    RejectRequest,
+    DropHeader,
 }
 
 /// How Envoy treats a client's connection.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-not-served" = ["connectionLimit", "maxAcceptPerSocketEvent", "socketBufferLimit"]))]
+#[schemars(extend("x-not-served" = ["maxAcceptPerSocketEvent", "socketBufferLimit"]))]
 pub struct ClientConnection {
     /// How much of a request or an answer is buffered at most, in bytes.
     pub buffer_limit: Option<Quantity>,
+    /// How many connections there may be.
+    pub connection_limit: Option<ConnectionLimit>,
+}
+
+/// How many connections a listener may have.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-not-served" = ["maxConnectionDuration", "maxRequestsPerConnection", "maxStreamDuration"]))]
+pub struct ConnectionLimit {
+    /// The number.
+    #[schemars(range(min = 1))]
+    pub value: u64,
+    /// How long a connection above it is held before it is closed.
+    pub close_delay: Option<GatewayDuration>,
 }
 
 /// How Envoy itself is run.

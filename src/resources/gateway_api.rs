@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::types::{
     API_GROUP, API_KIND, DNS_LABEL, DNS_SUBDOMAIN, HOSTNAME, LabelSelector, LocalObjectReference,
-    PolicyTargetReference,
+    PolicyTargetReference, SecretObjectReference,
 };
 
 /// Names the controller that serves the Gateways of this class.
@@ -75,7 +75,6 @@ pub struct GatewaySpec {
 /// One port (and host name) a Gateway listens on.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-not-served" = ["tls"]))]
 pub struct Listener {
     /// Unique in the Gateway; `sectionName` refers to it.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN))]
@@ -89,9 +88,35 @@ pub struct Listener {
     /// `HTTP`, `HTTPS`, `TLS`, `TCP`, `UDP` or a domain-prefixed name.
     #[schemars(length(min = 1, max = 255))]
     pub protocol: String,
+    /// How TLS is spoken, for `HTTPS`.
+    pub tls: Option<ListenerTLS>,
     /// Which routes may attach.
     #[serde(default)]
     pub allowed_routes: AllowedRoutes,
+}
+
+/// How TLS is spoken to clients.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-not-served" = ["frontendValidation", "options"]))]
+pub struct ListenerTLS {
+    /// Who decrypts.
+    #[serde(default)]
+    pub mode: TLSMode,
+    /// Secrets of type `kubernetes.io/tls`: `tls.crt` and `tls.key`. Envoy picks by the host name that the client asks for.
+    #[serde(default)]
+    #[schemars(length(max = 64))]
+    pub certificate_refs: Vec<SecretObjectReference>,
+}
+
+/// Who decrypts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum TLSMode {
+    /// The gateway.
+    #[default]
+    Terminate,
+    /// The backend.
+    Passthrough,
 }
 
 /// Which routes may attach to a listener.

@@ -24,16 +24,10 @@ const MAX_LINE: usize = 4096;
 
 /// Kinds that are known but have no meaning here yet, by API group.
 const NOT_SERVED: &[(&str, &[&str])] = &[
-    ("aigateway.envoyproxy.io", &["GatewayConfig", "MCPRoute", "QuotaPolicy"]),
+    ("aigateway.envoyproxy.io", &["MCPRoute", "QuotaPolicy"]),
     (
         "gateway.envoyproxy.io",
-        &[
-            "BackendTrafficPolicy",
-            "EnvoyExtensionPolicy",
-            "EnvoyPatchPolicy",
-            "HTTPRouteFilter",
-            "SecurityPolicy",
-        ],
+        &["EnvoyExtensionPolicy", "EnvoyPatchPolicy", "HTTPRouteFilter", "SecurityPolicy"],
     ),
     (
         "gateway.networking.k8s.io",

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     aigateway::{
-        AIGatewayRoute, AIGatewayRouteRule, AIGatewayRouteRuleBackendRef, AIServiceBackend, HTTPBodyMutation,
-        HTTPHeaderMutation,
+        AIGatewayRoute, AIGatewayRouteRule, AIGatewayRouteRuleBackendRef, AIServiceBackend, GatewayConfig,
+        HTTPBodyMutation, HTTPHeaderMutation, LLMRequestCost,
     },
     core::{ConfigMap, Deployment, Secret, Service},
     envoy_gateway::{
@@ -16,6 +16,10 @@ use super::{
         BackendTLSPolicy, FromNamespaces, Gateway, GatewayClass, ReferenceGrant, SubjectAltNameType,
     },
     security::{BackendSecurityPolicy, BackendSecurityPolicyType as Credential},
+    traffic::{
+        ActiveHealthCheckType, BackendTrafficPolicy, ConsistentHashType, HTTP2Settings, LoadBalancerType,
+    },
+    types::PolicyTargetReference,
 };
 use crate::config::CostType;
 
@@ -62,12 +66,25 @@ impl Rules for AIGatewayRoute {
             }
             check_rule(rule, &path, report);
         }
-        for (index, cost) in self.spec.llm_request_costs.iter().enumerate() {
-            if cost.kind == CostType::Cel && cost.cel.as_deref().unwrap_or_default().is_empty() {
-                let help = "write an expression, such as `cel: input_tokens + output_tokens`".to_owned();
-                let field = format!("spec.llmRequestCosts[{index}].cel");
-                report(&field, "a cost of type CEL needs an expression".to_owned(), help);
-            }
+        check_costs(&self.spec.llm_request_costs, "spec.llmRequestCosts", report);
+    }
+}
+
+impl Rules for GatewayConfig {
+    fn check(&self, report: Report<'_>) {
+        const LIST: &str = "spec.globalLLMRequestCosts";
+        let costs = &self.spec.global_llm_request_costs;
+        unique(costs.iter().map(|cost| cost.metadata_key.as_str()), LIST, "metadataKey", report);
+        check_costs(costs, LIST, report);
+    }
+}
+
+fn check_costs(costs: &[LLMRequestCost], list: &str, report: Report<'_>) {
+    for (index, cost) in costs.iter().enumerate() {
+        if cost.kind == CostType::Cel && cost.cel.as_deref().unwrap_or_default().is_empty() {
+            let help = "write an expression, such as `cel: input_tokens + output_tokens`".to_owned();
+            let field = format!("{list}[{index}].cel");
+            report(&field, "a cost of type CEL needs an expression".to_owned(), help);
         }
     }
 }
@@ -290,21 +307,86 @@ impl Rules for Gateway {
 
 impl Rules for ClientTrafficPolicy {
     fn check(&self, report: Report<'_>) {
-        if self.spec.target_ref.is_some() && !self.spec.target_refs.is_empty() {
-            let message = "there can be one of `targetRef` and `targetRefs`".to_owned();
-            report("spec.targetRef", message, "move it into `targetRefs`".to_owned());
-        }
-        let targets = self.spec.target_refs.iter().enumerate();
-        let targets = targets.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
-        for (path, target) in
-            targets.chain(self.spec.target_ref.iter().map(|one| ("spec.targetRef".to_owned(), one)))
-        {
-            let known = matches!(target.kind.as_str(), "Gateway" | "ListenerSet");
-            if !known || target.group != "gateway.networking.k8s.io" {
-                let message = format!("this policy cannot apply to {} of `{}`", target.kind, target.group);
-                let help = "name a Gateway of `gateway.networking.k8s.io`".to_owned();
-                report(&format!("{path}.kind"), message, help);
+        check_targets(
+            self.spec.target_ref.as_ref(),
+            &self.spec.target_refs,
+            &["Gateway", "ListenerSet"],
+            report,
+        );
+        check_windows(self.spec.http2.as_ref(), report);
+    }
+}
+
+impl Rules for BackendTrafficPolicy {
+    fn check(&self, report: Report<'_>) {
+        const KINDS: [&str; 6] = ["Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "UDPRoute"];
+        let spec = &self.spec;
+        check_targets(spec.target_ref.as_ref(), &spec.target_refs, &KINDS, report);
+        check_windows(spec.http2.as_ref(), report);
+        if let Some(balancer) = &spec.load_balancer {
+            let hashed = balancer.consistent_hash.as_ref();
+            if (balancer.kind == LoadBalancerType::ConsistentHash) != hashed.is_some() {
+                let message = "`consistentHash` goes with type ConsistentHash, and only with it".to_owned();
+                report("spec.loadBalancer.consistentHash", message, String::new());
             }
+            let missing = hashed.is_some_and(|hash| match hash.kind {
+                ConsistentHashType::Header => hash.header.is_none(),
+                ConsistentHashType::Headers => hash.headers.is_empty(),
+                _ => false,
+            });
+            if missing {
+                let message = "the header that is hashed is not named".to_owned();
+                let help = "write `header: {name: …}` with `type: Header`".to_owned();
+                report("spec.loadBalancer.consistentHash", message, help);
+            }
+        }
+        let active = spec.health_check.as_ref().and_then(|check| check.active.as_ref());
+        if let Some(active) = active
+            && (active.kind == ActiveHealthCheckType::HTTP) != active.http.is_some()
+        {
+            let message = "`http` goes with type HTTP, and only with it".to_owned();
+            report("spec.healthCheck.active.http", message, String::new());
+        }
+    }
+}
+
+/// HTTP/2 has a range for windows.
+fn check_windows(http2: Option<&HTTP2Settings>, report: Report<'_>) {
+    let Some(http2) = http2 else { return };
+    let sizes = [
+        ("initialStreamWindowSize", http2.initial_stream_window_size),
+        ("initialConnectionWindowSize", http2.initial_connection_window_size),
+    ];
+    for (name, size) in sizes {
+        if size.is_some_and(|size| !(65_535..=2_147_483_647).contains(&size.0)) {
+            let message = "a window has from 65535 bytes up to 2Gi less one byte".to_owned();
+            report(&format!("spec.http2.{name}"), message, "give a size such as 1Mi".to_owned());
+        }
+    }
+}
+
+fn check_targets(
+    one: Option<&PolicyTargetReference>,
+    several: &[PolicyTargetReference],
+    kinds: &[&str],
+    report: Report<'_>,
+) {
+    if one.is_some() && !several.is_empty() {
+        let message = "there can be one of `targetRef` and `targetRefs`".to_owned();
+        report("spec.targetRef", message, "move it into `targetRefs`".to_owned());
+    }
+    let targets = several.iter().enumerate();
+    let targets = targets.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target));
+    for (path, target) in targets.chain(one.map(|one| ("spec.targetRef".to_owned(), one))) {
+        if !kinds.contains(&target.kind.as_str()) || target.group != "gateway.networking.k8s.io" {
+            let message = format!("this policy cannot apply to {} of `{}`", target.kind, target.group);
+            let help = if kinds.contains(&"HTTPRoute") {
+                "name a Gateway or an HTTPRoute of `gateway.networking.k8s.io`; an AIGatewayRoute is targeted as \
+                 the HTTPRoute of the same name"
+            } else {
+                "name a Gateway of `gateway.networking.k8s.io`"
+            };
+            report(&format!("{path}.kind"), message, help.to_owned());
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    aigateway::{AIGatewayRoute, AIServiceBackend},
+    aigateway::{AIGatewayRoute, AIServiceBackend, GatewayConfig},
     core::{ConfigMap, Deployment, Secret, Service},
     envoy_gateway::{Backend, ClientTrafficPolicy, EnvoyProxy},
     gateway_api::{BackendTLSPolicy, Gateway, GatewayClass, ReferenceGrant},
@@ -19,6 +19,7 @@ use super::{
     rules::Rules,
     schema::Shape,
     security::BackendSecurityPolicy,
+    traffic::BackendTrafficPolicy,
     types::{DNS_LABEL, DNS_SUBDOMAIN},
 };
 use crate::diagnostics::{Diagnostic, Location};
@@ -282,10 +283,14 @@ kinds! {
     ai_service_backends: AIServiceBackend, "aigateway.envoyproxy.io", ["v1beta1", "v1alpha1"], true;
     /// BackendSecurityPolicies.
     backend_security_policies: BackendSecurityPolicy, "aigateway.envoyproxy.io", ["v1beta1", "v1alpha1"], true;
+    /// GatewayConfigs.
+    gateway_configs: GatewayConfig, "aigateway.envoyproxy.io", ["v1beta1", "v1alpha1"], true;
     /// Backends.
     backends: Backend, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// ClientTrafficPolicies.
     client_traffic_policies: ClientTrafficPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
+    /// BackendTrafficPolicies.
+    backend_traffic_policies: BackendTrafficPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// EnvoyProxies.
     envoy_proxies: EnvoyProxy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// Secrets.

@@ -50,10 +50,11 @@ impl Report<'_> {
         let bound = self.addresses.iter().find(|(name, _)| *name == listener.id).map(|(_, address)| *address);
         let address =
             bound.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.port));
+        let scheme = if listener.tls { "https" } else { "http" };
         if address.ip().is_unspecified() {
-            format!("http://localhost:{}", address.port())
+            format!("{scheme}://localhost:{}", address.port())
         } else {
-            format!("http://{address}")
+            format!("{scheme}://{address}")
         }
     }
 
@@ -63,8 +64,10 @@ impl Report<'_> {
         let host = listener.hostname.as_ref();
         let host =
             host.map_or_else(String::new, |host| format!(" \\\n    -H {}", quote(&format!("Host: {host}"))));
+        // The name in the certificate is hardly that of this machine.
+        let insecure = if listener.tls { "--insecure " } else { "" };
         format!(
-            "  curl {}/v1/chat/completions \\\n    -H 'Content-Type: application/json'{host} \\\n    -d {}",
+            "  curl {insecure}{}/v1/chat/completions \\\n    -H 'Content-Type: application/json'{host} \\\n    -d {}",
             self.url(listener),
             quote(&body.to_string()),
         )
@@ -100,6 +103,7 @@ mod tests {
             name: "http".to_owned(),
             port: 0,
             hostname: hostname.map(str::to_owned),
+            tls: false,
             rules: 1,
             models: models.iter().map(|model| (*model).to_owned()).collect(),
             described: Vec::new(),

@@ -3,10 +3,14 @@
 //! <https://www.envoyproxy.io/docs/envoy/latest/configuration/overview/xds_api>
 
 use std::collections::BTreeMap;
-use std::io;
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ring::digest::{SHA256, digest};
+use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep};
 
 use super::admin::Admin;
@@ -40,8 +44,15 @@ pub(super) enum XdsError {
 pub(super) struct Xds {
     folder: PathBuf,
     version: u64,
-    /// What stands in the files, by their names.
-    written: BTreeMap<String, String>,
+    /// Digests of what stands in the files, by their names.
+    written: BTreeMap<String, Vec<u8>>,
+}
+
+/// A file that has to be replaced. Some hold private keys.
+struct Change {
+    name: String,
+    content: SecretString,
+    digest: Vec<u8>,
 }
 
 impl Xds {
@@ -52,8 +63,8 @@ impl Xds {
 
     /// Writes all files, for an Envoy that is not running yet.
     pub(super) fn write(&mut self, config: &EnvoyConfig) -> io::Result<()> {
-        for (name, content) in self.changed(config) {
-            self.replace(&name, content)?;
+        for change in self.changed(config) {
+            self.replace(change)?;
         }
         Ok(())
     }
@@ -63,11 +74,11 @@ impl Xds {
         let changed = self.changed(config);
         let any = !changed.is_empty();
         let version = self.version.to_string();
-        for (name, content) in changed {
-            let subscription = subscription(config, &name);
-            let is_new = !self.written.contains_key(&name);
+        for change in changed {
+            let subscription = subscription(config, &change.name);
+            let is_new = !self.written.contains_key(&change.name);
             let refused = admin.number(&format!("{subscription}.update_rejected")).await?;
-            self.replace(&name, content)?;
+            self.replace(change)?;
             // A listener that is not there yet asks for its routes once it is; it does not serve before it has them.
             if !is_new {
                 applied(admin, &subscription, &version, refused).await?;
@@ -80,27 +91,44 @@ impl Xds {
     }
 
     /// The files whose content differs from what is there, in the order in which they have to be replaced.
-    fn changed(&mut self, config: &EnvoyConfig) -> Vec<(String, serde_json::Value)> {
+    fn changed(&mut self, config: &EnvoyConfig) -> Vec<Change> {
         self.version += 1;
-        let files = config.files(&self.folder, &self.version.to_string());
-        let differs = |(name, content): &(String, serde_json::Value)| {
-            self.written.get(name).is_none_or(|written| *written != content["resources"].to_string())
-        };
-        files.into_iter().filter(differs).collect()
+        let version = self.version.to_string();
+        let certificates = config.certificates.iter().map(|file| Change {
+            name: file.name.clone(),
+            content: file.content(&version),
+            digest: digest(&SHA256, file.resources.expose_secret().as_bytes()).as_ref().to_vec(),
+        });
+        let others = config.files(&self.folder, &version).into_iter().map(|(name, content)| Change {
+            name,
+            digest: digest(&SHA256, content["resources"].to_string().as_bytes()).as_ref().to_vec(),
+            content: SecretString::from(content.to_string()),
+        });
+        certificates
+            .chain(others)
+            .filter(|change| self.written.get(&change.name).is_none_or(|written| *written != change.digest))
+            .collect()
     }
 
-    /// Envoy watches for files that are moved to where they are wanted: it never reads half of one.
-    fn replace(&mut self, name: &str, content: serde_json::Value) -> io::Result<()> {
+    /// Envoy watches for files that are moved to where they are wanted: it never reads half of one. Only this user can read
+    /// them.
+    fn replace(&mut self, change: Change) -> io::Result<()> {
+        let Change { name, content, digest } = change;
         let draft = self.folder.join(format!(".{name}.draft"));
-        std::fs::write(&draft, content.to_string())?;
-        std::fs::rename(draft, self.folder.join(name))?;
-        self.written.insert(name.to_owned(), content["resources"].to_string());
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&draft)?;
+        file.write_all(content.expose_secret().as_bytes())?;
+        drop(file);
+        std::fs::rename(draft, self.folder.join(&name))?;
+        self.written.insert(name, digest);
         Ok(())
     }
 }
 
 /// Where Envoy's statistics tell of a file.
 fn subscription(config: &EnvoyConfig, file: &str) -> String {
+    if let Some(certificate) = config.certificates.iter().find(|certificate| certificate.name == file) {
+        return format!("sds.{}", certificate.secret);
+    }
     match config.listeners.iter().find(|listener| listener.routes_file() == file) {
         Some(listener) => format!("http.http.rds.{}", listener.name),
         None if file == crate::compile::CLUSTERS_FILE => "cluster_manager.cds".to_owned(),

@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use ai_gateway::compile::{CompileOptions, RoutingSecret, Sockets, compile};
+use ai_gateway::compile::{CompileOptions, Compiled, RoutingSecret, Sockets, compile};
 use ai_gateway::resources::Snapshot;
 use ai_gateway::standalone::envoy_binary::Search;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
+use secrecy::ExposeSecret;
 
 /// The Envoy of this machine; fetched like `aigw run` does where there is none.
 fn envoy() -> PathBuf {
@@ -26,7 +27,7 @@ fn ca_bundle(folder: &Path) -> PathBuf {
     path
 }
 
-fn validate(envoy: &Path, text: &str) {
+fn validate(envoy: &Path, text: &str) -> Compiled {
     let folder = tempfile::tempdir().expect("a folder");
     let options = CompileOptions {
         secret: RoutingSecret([7; 32]),
@@ -42,6 +43,10 @@ fn validate(envoy: &Path, text: &str) {
     };
     let (snapshot, _) = Snapshot::parse(text);
     let compiled = compile(&snapshot, &options);
+    for certificate in &compiled.envoy.certificates {
+        let content = certificate.content("1");
+        std::fs::write(folder.path().join(&certificate.name), content.expose_secret()).expect("written");
+    }
     let file = folder.path().join("envoy.json");
     std::fs::write(&file, compiled.envoy.bootstrap().to_string()).expect("written");
     let output = Command::new(envoy)
@@ -53,6 +58,7 @@ fn validate(envoy: &Path, text: &str) {
     assert!(output.status.success(), "{said}\n{text}");
     assert!(!said.contains("eprecated"), "{said}");
     assert!(!said.contains("[warning]"), "{said}");
+    compiled
 }
 
 const HEAD: &str = "
@@ -120,6 +126,119 @@ spec:
       - {sinks: [{type: File, file: {path: /dev/null}}], format: {json: {a.b: '%REQ(X-AI-EG-MODEL)%', c: '%DYNAMIC_METADATA(io.envoy.ai_gateway:x)%'}}}
 ---
 ";
+
+/// Everything that policies can ask for. `{target}` stands for what a policy targets.
+const TREATMENTS: &[&str] = &[
+    "retry: {}",
+    "retry: {numRetries: 0, perRetry: {timeout: 0s, backOff: {baseInterval: 0s, maxInterval: 0s}}, retryOn: {triggers: [5xx, gateway-error, reset, reset-before-request, connect-failure, retriable-4xx, refused-stream, retriable-status-codes, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable], httpStatusCodes: [100, 599]}}",
+    "retry: {perRetry: {backOff: {maxInterval: 1ms}}}",
+    "loadBalancer: {type: RoundRobin, slowStart: {window: 0s}}",
+    "loadBalancer: {type: LeastRequest, slowStart: {window: 30s}}",
+    "loadBalancer: {type: Random}",
+    "loadBalancer: {type: ConsistentHash, consistentHash: {type: Headers, headers: [{name: X-A}, {name: x-b}], tableSize: 5000011}}",
+    "loadBalancer: {type: ConsistentHash, consistentHash: {type: SourceIP, tableSize: 100}}",
+    "healthCheck: {active: {type: HTTP, timeout: 0s, interval: 0s, initialJitter: 0s, http: {path: /, hostname: h.example.com, method: OPTIONS, expectedStatuses: [100, 599]}}}",
+    "healthCheck: {active: {type: TCP}, panicThreshold: 0}",
+    "healthCheck: {passive: {}}",
+    "healthCheck: {passive: {interval: 0s, baseEjectionTime: 0s, consecutive5XxErrors: 0, consecutiveGatewayErrors: 4294967295, consecutiveLocalOriginFailures: 0, splitExternalLocalOriginErrors: true, maxEjectionPercent: 100, failurePercentageThreshold: 100, alwaysEjectOneEndpoint: true}, panicThreshold: 100}",
+    "circuitBreaker: {maxConnections: 0, maxPendingRequests: 0, maxParallelRequests: 0, maxParallelRetries: 0, maxRequestsPerConnection: 0}",
+    "circuitBreaker: {maxConnections: 4294967295, maxRequestsPerConnection: 4294967295}",
+    "timeout: {tcp: {connectTimeout: 0s}, http: {connectionIdleTimeout: 0s, maxConnectionDuration: 0s, requestTimeout: 0s, maxStreamDuration: 0s}}",
+    "timeout: {tcp: {connectTimeout: 99999h}, http: {connectionIdleTimeout: 99999h, maxConnectionDuration: 99999h, requestTimeout: 99999h, maxStreamDuration: 99999h}}",
+    "tcpKeepalive: {probes: 0, idleTime: 0s, interval: 0s}",
+    "tcpKeepalive: {probes: 4294967295, idleTime: 99999h, interval: 1ms}",
+    "connection: {bufferLimit: 1}",
+    "connection: {bufferLimit: 8Gi}",
+    "dns: {dnsRefreshRate: 0s, respectDnsTtl: true, lookupFamily: IPv4}",
+    "dns: {dnsRefreshRate: 1ms, lookupFamily: IPv4AndIPv6}",
+    "http2: {initialStreamWindowSize: 65535, initialConnectionWindowSize: 2147483647, maxConcurrentStreams: 2147483647}",
+];
+
+const CLIENT_TREATMENTS: &[&str] = &[
+    "connection: {connectionLimit: {value: 1, closeDelay: 0s}}",
+    "connection: {connectionLimit: {value: 9223372036854775807, closeDelay: 1ms}}",
+    "timeout: {http: {requestReceivedTimeout: 0s, idleTimeout: 0s, streamIdleTimeout: 0s}, tcp: {idleTimeout: 1s}}",
+    "timeout: {http: {requestReceivedTimeout: 99999h, idleTimeout: 99999h, streamIdleTimeout: 99999h}}",
+    "http2: {initialStreamWindowSize: 2147483647, initialConnectionWindowSize: 65535, maxConcurrentStreams: 1}",
+    "path: {escapedSlashesAction: UnescapeAndRedirect, disableMergeSlashes: true}",
+    "path: {escapedSlashesAction: UnescapeAndForward, disableMergeSlashes: false}",
+    "headers: {withUnderscoresAction: DropHeader}",
+    "tcpKeepalive: {probes: 0, idleTime: 0s, interval: 0s}",
+    "tcpKeepalive: {probes: 4294967295, idleTime: 99999h}",
+];
+
+/// A Gateway with an HTTP and an HTTPS listener, a rule for each kind of destination, and one policy of each kind.
+fn treated(backend: &str, client: &str, config: &str, secrets: &str) -> String {
+    let rules = ["named", "addressed", "local"].map(|name| {
+        format!("  - matches: [{{headers: [{{name: x-ai-eg-model, value: {name}}}]}}]\n    backendRefs: [{{name: {name}}}]\n    streamIdleTimeout: 5s\n")
+    });
+    let policy = |kind: &str, spec: &str| {
+        format!(
+            "---\napiVersion: gateway.envoyproxy.io/v1alpha1\nkind: {kind}\nmetadata: {{name: p}}\nspec:\n  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: gw}}]\n  {spec}\n"
+        )
+    };
+    [
+        HEAD,
+        "apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: gw, annotations: {aigateway.envoyproxy.io/gateway-config: config}}
+spec:
+  gatewayClassName: class
+  listeners:
+  - {name: http, protocol: HTTP, port: 80}
+  - {name: https, protocol: HTTPS, port: 443, tls: {certificateRefs: [{name: ecdsa}, {name: p384}]}}
+---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: GatewayConfig
+metadata: {name: config}
+spec: ",
+        config,
+        "\n---
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {name: r}
+spec:
+  parentRefs: [{name: gw}]
+  rules:\n",
+        &rules.concat(),
+        &policy("BackendTrafficPolicy", backend),
+        &policy("ClientTrafficPolicy", client),
+        secrets,
+    ]
+    .concat()
+}
+
+/// Secrets with certificates of two kinds.
+fn secrets() -> String {
+    let secret = |name: &str, key: &rcgen::KeyPair| {
+        let params = rcgen::CertificateParams::new([format!("{name}.example.com")]).expect("a name");
+        let chain = params.self_signed(key).expect("a certificate").pem();
+        let key = key.serialize_pem();
+        format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{tls.crt: {chain:?}, tls.key: {key:?}}}\n"
+        )
+    };
+    let p256 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+    let p384 = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key");
+    [secret("ecdsa", &p256), secret("p384", &p384)].concat()
+}
+
+#[test]
+fn envoy_takes_what_policies_ask_for() {
+    let envoy = envoy();
+    let secrets = secrets();
+    let configs = [
+        "{}",
+        "{forwardProxy: {address: '10.0.0.1:3128'}}",
+        "{forwardProxy: {address: '[2001:db8::1]:3128'}}",
+    ];
+    for (index, backend) in TREATMENTS.iter().enumerate() {
+        let client = CLIENT_TREATMENTS[index % CLIENT_TREATMENTS.len()];
+        let compiled = validate(&envoy, &treated(backend, client, configs[index % configs.len()], &secrets));
+        let rules: Vec<usize> = compiled.listeners.iter().map(|listener| listener.rules).collect();
+        assert_eq!(rules, [3, 3], "{}", compiled.diagnostics.render(false));
+    }
+}
 
 fn gateway() -> impl Strategy<Value = String> {
     let host = prop::option::of(prop::sample::select(vec!["a.com", "*.a.com", "x.a.com"]));
@@ -236,7 +355,7 @@ fn envoy_takes_what_is_generated() {
     let input =
         (gateway(), route(0), route(1)).prop_map(|(gateway, a, b)| [HEAD, &*gateway, &a, &b].concat());
     let result = runner.run(&input, |text| {
-        validate(&envoy, &text);
+        let _ = validate(&envoy, &text);
         Ok(())
     });
     if let Err(failure) = result {
@@ -250,5 +369,5 @@ fn envoy_takes_the_examples() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/basic");
     let text = ["basic.yaml", "kimi.yaml"]
         .map(|name| std::fs::read_to_string(folder.join(name)).expect("an example"));
-    validate(&envoy, &text.join("\n---\n"));
+    assert!(validate(&envoy, &text.join("\n---\n")).serves());
 }

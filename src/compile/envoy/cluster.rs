@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::CompileOptions;
 use super::super::plan::{ClusterPlan, Endpoint, SubjectName, TlsPlan, Trust};
-use super::{NO_LIMIT, PROCESSOR_CLUSTER, pipe};
+use super::{PROCESSOR_CLUSTER, pipe, treatment};
 
 /// How much of an exchange with the processor may be under way: a whole body in one message, each way.
 const PROCESSOR_WINDOW: u32 = 64 << 20;
@@ -15,7 +15,7 @@ pub(super) fn processor(options: &CompileOptions) -> Value {
         "type": "STATIC",
         "connect_timeout": "1s",
         "per_connection_buffer_limit_bytes": PROCESSOR_WINDOW,
-        "circuit_breakers": no_limits(),
+        "circuit_breakers": treatment::breakers(None),
         "typed_extension_protocol_options": protocol_options(&json!({
             "explicit_http_config": {
                 "http2_protocol_options": {
@@ -39,7 +39,7 @@ pub(super) fn provider(plan: &ClusterPlan) -> Value {
         "name": plan.name,
         "connect_timeout": "10s",
         "per_connection_buffer_limit_bytes": 1 << 20,
-        "circuit_breakers": no_limits(),
+        "circuit_breakers": null,
         "typed_extension_protocol_options": protocol_options(&http_config(plan)),
         "load_assignment": { "cluster_name": plan.name, "endpoints": [{ "lb_endpoints": endpoints }] },
     });
@@ -52,12 +52,15 @@ pub(super) fn provider(plan: &ClusterPlan) -> Value {
                 "respect_dns_ttl": true,
             },
         });
+        treatment::dns(&mut cluster["cluster_type"]["typed_config"], plan.traffic.dns.as_ref());
     } else {
         cluster["type"] = json!("STATIC");
     }
     if let Some(tls) = &plan.tls {
         cluster["transport_socket"] = transport_socket(tls);
     }
+    treatment::apply(&mut cluster, plan);
+    treatment::through_proxy(&mut cluster, plan);
     cluster
 }
 
@@ -82,30 +85,23 @@ fn socket_address(address: &str, port: u16) -> Value {
     json!({ "socket_address": { "address": address, "port_value": port } })
 }
 
-fn no_limits() -> Value {
-    let threshold = |priority: &str| {
-        json!({
-            "priority": priority,
-            "max_connections": NO_LIMIT,
-            "max_pending_requests": NO_LIMIT,
-            "max_requests": NO_LIMIT,
-            "max_retries": NO_LIMIT,
-        })
-    };
-    json!({ "thresholds": [threshold("DEFAULT"), threshold("HIGH")] })
-}
-
 fn http_config(plan: &ClusterPlan) -> Value {
     // Trailers of HTTP/1 answers are dropped unless asked for.
     let http1 = json!({ "enable_trailers": true });
-    let http2 = json!({ "initial_stream_window_size": 1 << 20, "initial_connection_window_size": 16 << 20 });
-    if plan.tls.is_some() {
+    let mut http2 =
+        json!({ "initial_stream_window_size": 1 << 20, "initial_connection_window_size": 16 << 20 });
+    treatment::http2(&mut http2, plan.traffic.http2.as_ref());
+    let mut config = if plan.tls.is_some() {
         json!({ "auto_config": { "http_protocol_options": http1, "http2_protocol_options": http2 } })
     } else if plan.h2c {
         json!({ "explicit_http_config": { "http2_protocol_options": http2 } })
     } else {
         json!({ "explicit_http_config": { "http_protocol_options": http1 } })
+    };
+    if let Some(common) = treatment::common_http(plan) {
+        config["common_http_protocol_options"] = common;
     }
+    config
 }
 
 fn protocol_options(upstream: &Value) -> Value {

@@ -4,21 +4,24 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::{EnvoyConfig, EnvoyListener};
+use super::{CertificateFile, EnvoyConfig, EnvoyListener};
 
 /// The name of the file with all clusters.
 pub(crate) const CLUSTERS_FILE: &str = "clusters.json";
 /// The name of the file with all listeners.
 pub(crate) const LISTENERS_FILE: &str = "listeners.json";
 
-/// Where a route configuration is when it stands in its listener.
-const CONNECTION_MANAGER: &str = "/filter_chains/0/filters/0/typed_config";
+/// The part of a listener that a route configuration belongs to: its last network filter.
+fn connection_manager(listener: &mut Value) -> Option<&mut Value> {
+    let filters = listener.pointer_mut("/filter_chains/0/filters")?;
+    filters.as_array_mut()?.last_mut()?.get_mut("typed_config")
+}
 
 impl EnvoyListener {
     /// With its routes inside.
     pub(super) fn whole(&self) -> Value {
         let mut listener = self.listener.clone();
-        if let Some(manager) = listener.pointer_mut(CONNECTION_MANAGER) {
+        if let Some(manager) = connection_manager(&mut listener) {
             manager["route_config"] = self.routes.clone();
         }
         listener
@@ -27,7 +30,7 @@ impl EnvoyListener {
     /// With its routes in a file of `folder`.
     fn with_routes_in(&self, folder: &Path) -> Value {
         let mut listener = self.listener.clone();
-        if let Some(manager) = listener.pointer_mut(CONNECTION_MANAGER) {
+        if let Some(manager) = connection_manager(&mut listener) {
             manager["rds"] = json!({
                 "route_config_name": self.name,
                 "config_source": source(&folder.join(self.routes_file())),
@@ -86,6 +89,8 @@ impl EnvoyConfig {
         let mut union = self.clone();
         let known = |cluster: &&Value| !self.clusters.iter().any(|ours| ours["name"] == cluster["name"]);
         union.clusters.extend(old.clusters.iter().filter(known).cloned());
+        let known = |file: &&CertificateFile| !self.certificates.iter().any(|ours| ours.name == file.name);
+        union.certificates.extend(old.certificates.iter().filter(known).cloned());
         for listener in &mut union.listeners {
             if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name) {
                 keep_routes(&mut listener.routes, &before.routes);
@@ -117,7 +122,7 @@ fn keep_routes(routes: &mut Value, old: &Value) {
     }
 }
 
-fn source(path: &Path) -> Value {
+pub(super) fn source(path: &Path) -> Value {
     json!({ "path_config_source": { "path": path.to_string_lossy() }, "resource_api_version": "V3" })
 }
 
@@ -174,7 +179,7 @@ mod tests {
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, [CLUSTERS_FILE, "routes-default+gw+http.json", LISTENERS_FILE]);
         assert!(files.iter().all(|(_, file)| file["version_info"] == "7"));
-        let manager = files[2].1["resources"][0].pointer(CONNECTION_MANAGER).unwrap();
+        let manager = files[2].1["resources"][0].pointer("/filter_chains/0/filters/0/typed_config").unwrap();
         let path = &manager["rds"]["config_source"]["path_config_source"]["path"];
         assert_eq!(path, "/run/x/routes-default+gw+http.json");
     }

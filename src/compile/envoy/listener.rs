@@ -2,28 +2,53 @@
 
 use serde_json::{Value, json};
 
-use super::super::CompileOptions;
-use super::super::plan::ListenerPlan;
-use super::{PROCESSOR_CLUSTER, PROCESSOR_FILTER, access_log, duration, local_reply, route};
+use crate::resources::envoy_gateway::{ConnectionLimit, EscapedSlashesAction, WithUnderscoresAction};
+use crate::resources::types::GatewayDuration;
+
+use super::super::plan::{ClientPlan, ListenerPlan};
+use super::super::{CompileOptions, milliseconds};
+use super::{
+    PROCESSOR_CLUSTER, PROCESSOR_FILTER, access_log, certificate, duration, local_reply, route, treatment,
+};
 
 pub(super) fn write(plan: &ListenerPlan, options: &CompileOptions) -> Value {
-    json!({
+    let mut filters: Vec<Value> = plan.client.connection_limit.iter().map(connection_limit).collect();
+    filters.push(json!({
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": connection_manager(plan),
+    }));
+    let mut listener = json!({
         "name": plan.full_name(),
         "address": {
             "socket_address": { "address": options.listen_address.to_string(), "port_value": plan.port },
         },
-        "per_connection_buffer_limit_bytes": plan.buffer_limit,
-        "filter_chains": [{
-            "filters": [{
-                "name": "envoy.filters.network.http_connection_manager",
-                "typed_config": connection_manager(plan),
-            }],
-        }],
-    })
+        "per_connection_buffer_limit_bytes": plan.client.buffer_limit,
+        "filter_chains": [{ "filters": filters }],
+    });
+    if let Some(keepalive) = &plan.client.tcp_keepalive {
+        listener["tcp_keepalive"] = treatment::tcp_keepalive(keepalive);
+    }
+    if !plan.certificates.is_empty() {
+        listener["filter_chains"][0]["transport_socket"] =
+            certificate::transport_socket(&plan.certificates, &options.sockets.embedded);
+    }
+    listener
+}
+
+fn connection_limit(limit: &ConnectionLimit) -> Value {
+    let mut config = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.connection_limit.v3.ConnectionLimit",
+        "stat_prefix": "connections",
+        "max_connections": limit.value,
+    });
+    if let Some(delay) = limit.close_delay {
+        config["delay"] = json!(duration(milliseconds(delay.0)));
+    }
+    json!({ "name": "envoy.filters.network.connection_limit", "typed_config": config })
 }
 
 fn connection_manager(plan: &ListenerPlan) -> Value {
-    json!({
+    let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "codec_type": "AUTO",
@@ -34,7 +59,7 @@ fn connection_manager(plan: &ListenerPlan) -> Value {
         "internal_address_config": { "unix_sockets": false },
         "generate_request_id": true,
         "normalize_path": true,
-        "merge_slashes": false,
+        "merge_slashes": plan.client.merge_slashes,
         "server_header_transformation": "PASS_THROUGH",
         "stream_idle_timeout": duration(route::STREAM_IDLE_MS),
         "http_protocol_options": { "enable_trailers": true },
@@ -44,7 +69,41 @@ fn connection_manager(plan: &ListenerPlan) -> Value {
             "initial_connection_window_size": 16 << 20,
         },
         "local_reply_config": local_reply::configuration(),
-    })
+    });
+    treat(&mut manager, &plan.client);
+    manager
+}
+
+/// Sets what a ClientTrafficPolicy asks for.
+fn treat(manager: &mut Value, client: &ClientPlan) {
+    treatment::http2(&mut manager["http2_protocol_options"], client.http2.as_ref());
+    if let Some(timeout) = &client.timeout {
+        let time = |time: GatewayDuration| json!(duration(milliseconds(time.0)));
+        if let Some(received) = timeout.request_received_timeout {
+            manager["request_timeout"] = time(received);
+        }
+        if let Some(idle) = timeout.idle_timeout {
+            manager["common_http_protocol_options"]["idle_timeout"] = time(idle);
+        }
+        if let Some(idle) = timeout.stream_idle_timeout {
+            manager["stream_idle_timeout"] = time(idle);
+        }
+    }
+    if let Some(action) = client.underscores {
+        manager["common_http_protocol_options"]["headers_with_underscores_action"] = json!(match action {
+            WithUnderscoresAction::Allow => "ALLOW",
+            WithUnderscoresAction::RejectRequest => "REJECT_REQUEST",
+            WithUnderscoresAction::DropHeader => "DROP_HEADER",
+        });
+    }
+    if let Some(action) = client.escaped_slashes {
+        manager["path_with_escaped_slashes_action"] = json!(match action {
+            EscapedSlashesAction::KeepUnchanged => "KEEP_UNCHANGED",
+            EscapedSlashesAction::RejectRequest => "REJECT_REQUEST",
+            EscapedSlashesAction::UnescapeAndForward => "UNESCAPE_AND_FORWARD",
+            EscapedSlashesAction::UnescapeAndRedirect => "UNESCAPE_AND_REDIRECT",
+        });
+    }
 }
 
 /// Our filter. The processor reads whole request bodies; of answers it asks for the body where it needs it.

@@ -4,12 +4,21 @@ use serde_json::{Value, json};
 
 use crate::config::{HeaderMatch, HeaderMatchType, RuleMatch};
 
-use super::super::plan::{Action, Forward, ListenerPlan, RulePlan};
-use super::super::{NO_ROUTE, ROUTING_HEADER};
+use crate::resources::traffic::Retry;
+use crate::resources::types::GatewayDuration;
+
+use super::super::plan::{Action, Forward, Hashed, ListenerPlan, RetryPlan, RulePlan};
+use super::super::{NO_ROUTE, ROUTING_HEADER, milliseconds};
 use super::duration;
 
 /// How long a stream may be silent where nothing else is said; what the listener sets.
 pub(super) const STREAM_IDLE_MS: u64 = 300_000;
+
+/// Envoy Gateway's choice where a policy does not say what is retried; of statuses it is 503.
+const DEFAULT_TRIGGERS: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+
+/// Envoy's own.
+const DEFAULT_BACK_OFF_MS: u64 = 25;
 
 pub(super) fn configuration(listener: &ListenerPlan) -> Value {
     let mut hosts: Vec<Value> = listener
@@ -91,10 +100,64 @@ fn forward(target: &Forward) -> Value {
         // A model may think for as long as the rule allows before its first byte.
         action["idle_timeout"] = json!(duration(target.timeout_ms));
     }
+    let mut retries = target.retry.as_ref().map(retry_policy);
     if let Some(idle) = target.stream_idle_ms {
-        action["retry_policy"] = json!({ "num_retries": 0, "per_try_idle_timeout": duration(idle) });
+        let policy = retries.get_or_insert_with(|| json!({ "num_retries": 0 }));
+        policy["per_try_idle_timeout"] = json!(duration(idle));
+    }
+    if let Some(policy) = retries {
+        action["retry_policy"] = policy;
+    }
+    if !target.hashed.is_empty() {
+        action["hash_policy"] = target.hashed.iter().map(hash_policy).collect();
     }
     action
+}
+
+/// Another attempt goes to another address where there is one.
+fn retry_policy(plan: &RetryPlan) -> Value {
+    let Retry { num_retries, retry_on, per_retry } = &plan.policy;
+    let (triggers, statuses) = match retry_on {
+        Some(on) if !(on.triggers.is_empty() && on.http_status_codes.is_empty()) => {
+            let names: Vec<&str> = on.triggers.iter().map(|trigger| trigger.name()).collect();
+            (names.join(","), on.http_status_codes.clone())
+        }
+        _ => (DEFAULT_TRIGGERS.to_owned(), vec![503]),
+    };
+    let mut policy = json!({
+        "retry_on": triggers,
+        "num_retries": num_retries.unwrap_or(2),
+        "retry_host_predicate": [{
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+            },
+        }],
+        "host_selection_retry_max_attempts": 5,
+    });
+    if !statuses.is_empty() {
+        policy["retriable_status_codes"] = json!(statuses);
+    }
+    if let Some(limit) = plan.attempt_ms {
+        policy["per_try_timeout"] = json!(duration(limit));
+    }
+    if let Some(back_off) = per_retry.as_ref().and_then(|limits| limits.back_off.as_ref()) {
+        let time = |time: GatewayDuration| milliseconds(time.0).max(1);
+        let base = back_off.base_interval.map_or(DEFAULT_BACK_OFF_MS, time);
+        let mut written = json!({ "base_interval": duration(base) });
+        if let Some(max) = back_off.max_interval {
+            written["max_interval"] = json!(duration(time(max).max(base)));
+        }
+        policy["retry_back_off"] = written;
+    }
+    policy
+}
+
+fn hash_policy(hashed: &Hashed) -> Value {
+    match hashed {
+        Hashed::Header(name) => json!({ "header": { "header_name": name } }),
+        Hashed::SourceIp => json!({ "connection_properties": { "source_ip": true } }),
+    }
 }
 
 fn not_found() -> Value {

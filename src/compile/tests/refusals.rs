@@ -222,9 +222,9 @@ fn warnings_for_what_will_disappoint() {
 
 #[test]
 fn other_protocols_and_no_gateway_at_all() {
-    let compiled = compile_text(&with_bystander("", "").replace("protocol: HTTP", "protocol: HTTPS"));
+    let compiled = compile_text(&with_bystander("", "").replace("protocol: HTTP", "protocol: TLS"));
     assert!(
-        messages(&compiled).contains("listeners of protocol HTTPS are not supported yet"),
+        messages(&compiled).contains("listeners of protocol TLS are not supported"),
         "{}",
         messages(&compiled)
     );
