@@ -97,7 +97,7 @@ impl Setup {
 
 /// The address of a listener, if the line announces one.
 fn url(line: &str) -> Option<SocketAddr> {
-    let rest = line.trim_start().strip_prefix("listener ")?.split_once("http://")?.1;
+    let rest = line.trim_start().strip_prefix("listener ")?.split_once("://")?.1;
     let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || ".:".contains(c))).unwrap_or(rest.len());
     let addr = rest[..end].replace("localhost", "127.0.0.1").replace("0.0.0.0", "127.0.0.1");
     addr.parse().ok().filter(|addr: &SocketAddr| addr.port() != 0)
@@ -119,6 +119,21 @@ fn keep_lines(stream: impl AsyncRead + Unpin + Send + 'static, output: &Arc<Mute
 impl Gateway {
     pub(crate) fn peer(&self) -> Peer {
         Peer::Tcp(self.addr)
+    }
+
+    /// Where a listener is.
+    pub(crate) fn listener(&self, name: &str) -> SocketAddr {
+        let lines = self.lines();
+        let mut found =
+            lines.iter().filter(|line| line.trim_start().starts_with(&format!("listener {name} ")));
+        found.find_map(|line| url(line)).unwrap_or_else(|| panic!("no {name} in\n{}", lines.join("\n")))
+    }
+
+    /// The folder of this run.
+    pub(crate) fn runtime_dir(&self) -> PathBuf {
+        let mut folders =
+            std::fs::read_dir(self.tmp()).expect("a folder").map(|e| e.expect("an entry").path());
+        folders.find(|path| path.join("envoy.json").is_file()).expect("a runtime folder")
     }
 
     /// Everything it has written so far, both streams.
