@@ -27,5 +27,5 @@ pub mod types;
 mod variables;
 mod walk;
 
-pub use read::{Source, parse};
+pub use read::{Memory, Source, parse};
 pub use snapshot::{Kind, Located, Metadata, Snapshot};

@@ -34,6 +34,7 @@ pub use options::RunOptions;
 pub use ports::PortError;
 
 use crate::compile::{Compiled, EmbeddedBackend};
+use crate::resources::Memory;
 use crate::runtime::Runtime;
 use crate::server::{Listen, Processor, ProcessorOptions};
 use crate::source::Slot;
@@ -134,6 +135,7 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
         tracing::info!(target: LOG, "{notice}");
     }
     let seen = inputs.stamps();
+    let mut memory = Memory::default();
     let (sources, unread) = inputs.read();
     let unreadable = unread.has_errors();
     input::tell(unread)?;
@@ -142,14 +144,14 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
     }
     if options.only_prints() {
         let compile_options = input::compile_options(options, &options.runtime_folder_for_show())?;
-        let (edition, findings) = Edition::first(sources, &compile_options);
+        let (edition, findings) = Edition::first(sources, &compile_options, &mut memory);
         input::tell(findings)?;
         print(options, &edition.compiled)?;
         return Ok(None);
     }
     let folder = RuntimeDir::create(options.runtime_dir.as_deref()).map_err(RunError::RuntimeDir)?;
     let compile_options = input::compile_options(options, folder.path())?;
-    let (edition, findings) = Edition::first(sources, &compile_options);
+    let (edition, findings) = Edition::first(sources, &compile_options, &mut memory);
     input::tell(findings)?;
     let compiled = &edition.compiled;
     if !compiled.serves() {
@@ -173,6 +175,7 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
     write(&report.to_string())?;
     let (held, admin) = (compiled.envoy.clone(), envoy.admin.clone());
     let reloader = Reloader {
+        memory,
         inputs,
         options: compile_options,
         edition,

@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Many small allocations, made and freed on different threads: what it is made for.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     ai_gateway::cli::extproc(std::env::args_os())
 }

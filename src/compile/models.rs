@@ -1,5 +1,7 @@
 //! What the models endpoints list.
 
+use std::collections::{BTreeMap, HashSet};
+
 use crate::config::{HeaderMatchType, Model, Models};
 
 use super::MODEL_HEADER;
@@ -11,30 +13,46 @@ const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
 
 /// The models of one listener: those that a served rule matches exactly.
 pub(super) fn list(listener: usize, routes: &[AttachedRoute<'_>]) -> Models {
-    let mut models = Models::default();
-    for route in routes.iter() {
+    let mut all = Listed::default();
+    let mut unscoped = Listed::default();
+    let mut by_host: BTreeMap<String, Listed> = BTreeMap::new();
+    for route in routes {
         let Some(hostnames) = route.hostnames.get(&listener) else { continue };
         for model in of(route) {
-            add(&mut models.all, &model);
+            all.add(&model);
             if route.resource.spec.hostnames.is_empty() {
-                add(&mut models.unscoped, &model);
+                unscoped.add(&model);
             } else {
                 for hostname in hostnames {
-                    add(models.by_host.entry(hostname.clone()).or_default(), &model);
+                    by_host.entry(hostname.clone()).or_default().add(&model);
                 }
             }
         }
     }
     // A route without host names serves every host.
-    for listed in models.by_host.values_mut() {
-        for model in &models.unscoped {
-            add(listed, model);
+    for listed in by_host.values_mut() {
+        unscoped.models.iter().for_each(|model| listed.add(model));
+    }
+    Models {
+        all: all.models,
+        unscoped: if by_host.is_empty() { Vec::new() } else { unscoped.models },
+        by_host: by_host.into_iter().map(|(host, listed)| (host, listed.models)).collect(),
+    }
+}
+
+/// Models in the order they were added, each name once.
+#[derive(Default)]
+struct Listed {
+    models: Vec<Model>,
+    names: HashSet<String>,
+}
+
+impl Listed {
+    fn add(&mut self, model: &Model) {
+        if self.names.insert(model.name.clone()) {
+            self.models.push(model.clone());
         }
     }
-    if models.by_host.is_empty() {
-        models.unscoped.clear();
-    }
-    models
 }
 
 fn of(route: &AttachedRoute<'_>) -> Vec<Model> {
@@ -54,10 +72,4 @@ fn of(route: &AttachedRoute<'_>) -> Vec<Model> {
             )
         })
         .collect()
-}
-
-fn add(list: &mut Vec<Model>, model: &Model) {
-    if !list.iter().any(|known| known.name == model.name) {
-        list.push(model.clone());
-    }
 }

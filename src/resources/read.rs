@@ -1,6 +1,7 @@
 //! Texts to objects: finds out what each document is, has it walked, and files it.
 
 use std::{
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, LazyLock},
 };
@@ -125,50 +126,125 @@ pub fn parse(
     sources: impl IntoIterator<Item = Source>,
     environment: &dyn Fn(&str) -> Option<String>,
 ) -> (Snapshot, Diagnostics) {
-    let mut reader = Reader {
-        snapshot: Snapshot::default(),
-        findings: Diagnostics::new(),
-        order: 0,
-        limit: 0,
-        environment,
-    };
-    for source in sources {
-        reader.source(&Arc::new(source));
-    }
-    (reader.snapshot, reader.findings)
+    Memory::default().parse(sources, environment)
 }
 
-struct Reader<'a> {
+/// What the documents of one set of texts were read as, so that the next edition of the texts is read quickly: only documents
+/// that changed, or moved to other lines, are read again. Good for one environment.
+#[derive(Default)]
+pub struct Memory {
+    documents: HashMap<Place, Arc<Vec<Event>>>,
+}
+
+/// A document's file, the lines before it, and its text.
+type Place = (Arc<str>, u32, String);
+
+/// What a document is read as.
+enum Event {
+    Finding(Diagnostic),
+    Object {
+        served: &'static Served,
+        metadata: Metadata,
+        body: serde_json::Value,
+        start: (u32, u32),
+        positions: Arc<BTreeMap<String, (u32, u32)>>,
+    },
+}
+
+impl Memory {
+    /// As [`parse`], with the help of what the last call of this read.
+    pub fn parse(
+        &mut self,
+        sources: impl IntoIterator<Item = Source>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> (Snapshot, Diagnostics) {
+        let before = std::mem::take(&mut self.documents);
+        let mut filing = Filing { snapshot: Snapshot::default(), findings: Diagnostics::new(), order: 0 };
+        for source in sources {
+            let source = Arc::new(source);
+            let limit = filing.findings.len() + MAX_FINDINGS;
+            let mut errors = 0;
+            for (lines_before, text) in tree::documents(&source.text) {
+                if errors > MAX_ERRORS || filing.findings.len() > limit {
+                    let message =
+                        format!("too many problems; the rest of {} is not read", quote(&source.name));
+                    filing.findings.push(Diagnostic::error(message).help("mend these first"));
+                    break;
+                }
+                let place = (Arc::clone(&source.name), lines_before, text.to_owned());
+                let events = match before.get(&place) {
+                    Some(events) => Arc::clone(events),
+                    None => Arc::new(
+                        Reader { source: &source, environment, events: Vec::new() }
+                            .document(text, lines_before),
+                    ),
+                };
+                let known = filing.findings.len();
+                events.iter().for_each(|event| filing.file(event, &source));
+                errors += filing.findings.iter().skip(known).filter(|finding| finding.is_error()).count();
+                self.documents.insert(place, events);
+            }
+        }
+        (filing.snapshot, filing.findings)
+    }
+}
+
+/// Puts what was read where it belongs.
+struct Filing {
     snapshot: Snapshot,
     findings: Diagnostics,
     order: usize,
-    /// How many findings there may be when the current file is done.
-    limit: usize,
-    environment: Environment<'a>,
 }
 
-impl Reader<'_> {
-    fn source(&mut self, source: &Arc<Source>) {
-        let mut errors = 0;
-        self.limit = self.findings.len() + MAX_FINDINGS;
-        for (lines_before, text) in tree::documents(&source.text) {
-            if errors > MAX_ERRORS || self.findings.len() > self.limit {
-                let message = format!("too many problems; the rest of {} is not read", quote(&source.name));
-                return self.findings.push(Diagnostic::error(message).help("mend these first"));
+impl Filing {
+    fn file(&mut self, event: &Event, source: &Arc<Source>) {
+        match event {
+            Event::Finding(finding) => self.findings.push(finding.clone()),
+            Event::Object { served, metadata, body, start, positions } => {
+                // The text of today, and not the one it was read from, which would be kept for its sake.
+                let origin = Origin {
+                    kind: served.kind,
+                    source: Arc::clone(source),
+                    start: *start,
+                    positions: Arc::clone(positions),
+                };
+                let draft = Draft {
+                    metadata: metadata.clone(),
+                    body: body.clone(),
+                    origin: Arc::new(origin),
+                    order: self.order,
+                };
+                self.order += 1;
+                self.findings.extend((served.file)(&mut self.snapshot, draft));
             }
-            let known = self.findings.len();
-            match tree::parse(text, lines_before) {
-                Ok(roots) => roots.iter().for_each(|root| self.object(source, root)),
-                Err(error) => self.findings.push(broken(source, text, error)),
-            }
-            errors += self.findings.iter().skip(known).filter(|finding| finding.is_error()).count();
         }
+    }
+}
+
+/// Reads one document.
+struct Reader<'a> {
+    source: &'a Arc<Source>,
+    environment: Environment<'a>,
+    events: Vec<Event>,
+}
+
+impl<'a> Reader<'a> {
+    fn document(mut self, text: &str, lines_before: u32) -> Vec<Event> {
+        match tree::parse(text, lines_before) {
+            Ok(roots) => roots.iter().for_each(|root| self.object(root)),
+            Err(error) => self.events.push(Event::Finding(broken(self.source, text, error))),
+        }
+        self.events
+    }
+
+    fn found(&mut self, findings: Vec<Diagnostic>) {
+        self.events.extend(findings.into_iter().map(Event::Finding));
     }
 
     /// Reads one object, or each of a list's.
-    fn object(&mut self, source: &Arc<Source>, node: &Node) {
+    fn object(&mut self, node: &Node) {
         let mut walk = Walk {
-            source,
+            source: self.source,
             resource: String::new(),
             secret: may_be_secret(node),
             environment: self.environment,
@@ -177,10 +253,14 @@ impl Reader<'_> {
             findings: Vec::new(),
         };
         if let Some(items) = list_items(node) {
+            let mut findings = 0;
             for item in items {
-                if self.findings.len() <= self.limit {
-                    self.object(source, item);
+                let known = self.events.len();
+                if findings <= MAX_FINDINGS {
+                    self.object(item);
                 }
+                let new = self.events.iter().skip(known);
+                findings += new.filter(|event| matches!(event, Event::Finding(_))).count();
             }
             return;
         }
@@ -188,27 +268,20 @@ impl Reader<'_> {
         walk.repeated_keys(node, "");
         match served {
             Some(served) => self.served(walk, node, served),
-            None => self.findings.extend(walk.findings),
+            None => self.found(walk.findings),
         }
     }
 
-    fn served(&mut self, mut walk: Walk<'_>, node: &Node, served: &'static Served) {
+    fn served(&mut self, mut walk: Walk<'a>, node: &Node, served: &'static Served) {
         let metadata = metadata(&mut walk, node, served);
         let Shape::Object(shape) = &served.shape else { return };
         walk.root = Some(&served.shape);
         let body = walk.object(shape, node, "", &["apiVersion", "kind", "metadata", "status"]);
         let failed = walk.failed();
-        let origin = Origin {
-            kind: served.kind,
-            source: Arc::clone(walk.source),
-            start: (node.line, node.column),
-            positions: walk.positions,
-        };
-        self.findings.extend(walk.findings);
+        let (start, positions) = ((node.line, node.column), Arc::new(walk.positions));
+        self.found(walk.findings);
         if let Some(metadata) = metadata.filter(|_| !failed) {
-            let draft = Draft { metadata, body, origin: Arc::new(origin), order: self.order };
-            self.order += 1;
-            self.findings.extend((served.file)(&mut self.snapshot, draft));
+            self.events.push(Event::Object { served, metadata, body, start, positions });
         }
     }
 }

@@ -62,7 +62,7 @@ pub(super) struct Origin {
     /// Line and column of the document's object.
     pub(super) start: (u32, u32),
     /// Line and column by field path.
-    pub(super) positions: BTreeMap<String, (u32, u32)>,
+    pub(super) positions: Arc<BTreeMap<String, (u32, u32)>>,
 }
 
 impl Origin {

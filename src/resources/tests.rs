@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use super::{Snapshot, Source, parse};
+use super::{Memory, Snapshot, Source, parse};
 use crate::diagnostics::Diagnostics;
 
 /// The folder of test data beside the checkout, if it is there.
@@ -607,5 +607,28 @@ mod properties {
             let (snapshot, _) = Snapshot::parse(ROUTE);
             prop_assert!(snapshot.ai_gateway_routes.get("default", "r").unwrap().locate(&field).line > 0);
         }
+    }
+}
+
+#[test]
+fn what_did_not_change_is_remembered_and_reads_the_same() {
+    let doc = |name: &str| {
+        format!("apiVersion: v1\nkind: Secret\nmetadata: {{name: {name}}}\nstringData: {{apiKey: k}}\n---\n")
+    };
+    let texts =
+        |names: &[&str]| vec![Source::new("a.yaml", names.iter().map(|name| doc(name)).collect::<String>())];
+    let mut memory = Memory::default();
+    let environment = |_: &str| None;
+    for names in
+        [&["a", "b", "c"][..], &["a", "x", "c"], &["x", "a", "c", "d"], &["a", "a"], &["a", "b", "c"]]
+    {
+        let (remembered, findings) = memory.parse(texts(names), &environment);
+        let (fresh, expected) = parse(texts(names), &environment);
+        assert_eq!(findings.render(false), expected.render(false));
+        let places = |snapshot: &Snapshot| {
+            let secrets = snapshot.secrets.iter();
+            secrets.map(|secret| (secret.id(), secret.order, secret.locate("stringData"))).collect::<Vec<_>>()
+        };
+        assert_eq!(places(&remembered), places(&fresh));
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::compile::{CompileOptions, Compiled};
 use crate::diagnostics::{Diagnostic, Diagnostics};
-use crate::resources::Source;
+use crate::resources::{Memory, Source};
 
 use super::input;
 
@@ -30,8 +30,12 @@ pub(super) struct Attempt {
 
 impl Edition {
     /// The first edition: errors take out what they are in and nothing else.
-    pub(super) fn first(sources: Vec<Source>, options: &CompileOptions) -> (Self, Diagnostics) {
-        let (snapshot, mut findings) = input::parse(sources.clone());
+    pub(super) fn first(
+        sources: Vec<Source>,
+        options: &CompileOptions,
+        memory: &mut Memory,
+    ) -> (Self, Diagnostics) {
+        let (snapshot, mut findings) = input::parse_again(sources.clone(), memory);
         let (compiled, more) = input::compile(&snapshot, options);
         findings.extend(more);
         (Self { sources, errors: problems(&findings), compiled }, findings)
@@ -44,6 +48,7 @@ impl Edition {
         sources: Vec<Source>,
         unread: Diagnostics,
         options: &CompileOptions,
+        memory: &mut Memory,
     ) -> Attempt {
         let mut kept_files = BTreeSet::new();
         let mut sources = sources;
@@ -56,7 +61,7 @@ impl Edition {
                 sources.push(source.clone());
             }
         }
-        let (mut snapshot, found) = input::parse(sources.clone());
+        let (mut snapshot, found) = input::parse_again(sources.clone(), memory);
         let bad: BTreeSet<&str> =
             found.errors().filter(|error| !self.errors.contains(&problem(error))).filter_map(file).collect();
         if !bad.is_empty() {
@@ -70,7 +75,7 @@ impl Edition {
                     *source = (*before).clone();
                 }
             }
-            snapshot = input::parse(sources.clone()).0;
+            snapshot = input::parse_again(sources.clone(), memory).0;
         }
         let (compiled, more) = input::compile(&snapshot, options);
         let mut findings = unread;

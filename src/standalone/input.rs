@@ -8,7 +8,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use crate::compile::{self, CompileOptions, Compiled, RoutingSecret, Sockets};
 use crate::diagnostics::Diagnostics;
 use crate::resources::load::{self, Stamp};
-use crate::resources::{self, Snapshot, Source};
+use crate::resources::{Memory, Snapshot, Source};
 
 use super::autoconfig::{self, AutoConfig};
 use super::{RunError, RunOptions, runtime_dir};
@@ -74,7 +74,12 @@ impl Inputs {
 /// Texts to objects; variables are taken from the environment.
 #[must_use]
 pub fn parse(sources: Vec<Source>) -> (Snapshot, Diagnostics) {
-    resources::parse(sources, &variable)
+    parse_again(sources, &mut Memory::default())
+}
+
+/// As [`parse`], with the help of what an earlier call with the same memory read.
+pub(super) fn parse_again(sources: Vec<Source>, memory: &mut Memory) -> (Snapshot, Diagnostics) {
+    memory.parse(sources, &variable)
 }
 
 /// A variable of this process's environment, if it is text.

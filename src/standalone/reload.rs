@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use crate::compile::{CompileOptions, Compiled, EnvoyConfig};
+use crate::resources::Memory;
 use crate::resources::load::Stamp;
 use crate::runtime::Runtime;
 use crate::server::Listen;
@@ -31,6 +32,7 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Everything a change needs.
 pub(super) struct Reloader {
     pub(super) inputs: Inputs,
+    pub(super) memory: Memory,
     pub(super) options: CompileOptions,
     pub(super) edition: Edition,
     pub(super) xds: Xds,
@@ -77,7 +79,8 @@ impl Reloader {
     async fn reload(&mut self) {
         let started = Instant::now();
         let (sources, unread) = self.inputs.read();
-        let Attempt { edition, findings, kept } = self.edition.next(sources, unread, &self.options);
+        let Attempt { edition, findings, kept } =
+            self.edition.next(sources, unread, &self.options, &mut self.memory);
         if let Err(error) = tell(findings) {
             tracing::warn!(target: LOG, "what was found in the files could not be told: {error}");
         }
