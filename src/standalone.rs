@@ -68,6 +68,9 @@ pub enum RunError {
     /// The files lead to no rule that sends requests anywhere; why has been reported.
     #[error("there is nothing to serve: no route of these files leads from a listener to a backend")]
     NothingToServe,
+    /// Envoy takes no listener as it is; why has been reported.
+    #[error("Envoy refuses every listener of these files")]
+    Refused,
     /// A port is not free.
     #[error(transparent)]
     Port(#[from] PortError),
@@ -171,6 +174,13 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
     let mut envoy = start_envoy(options, compiled, &binary, &folder).await?;
     envoy.ready().await?;
     let addresses = envoy.admin.listeners().await?;
+    for (listener, reason) in envoy.admin.refused_listeners().await? {
+        // Whatever the compiler cannot know of: in an access log's format, in most cases.
+        tracing::error!(target: LOG, "listener {listener} is not served, because Envoy refuses it: {reason}");
+    }
+    if addresses.is_empty() {
+        return Err(RunError::Refused);
+    }
     let report = report::Report { compiled, addresses: &addresses, admin: processor.admin(), envoy: &binary };
     write(&report.to_string())?;
     let (held, admin) = (compiled.envoy.clone(), envoy.admin.clone());

@@ -45,13 +45,28 @@ pub(super) fn of(
         Some(proxy) => Some(address(config, &proxy.address, diagnostics)?),
         None => None,
     };
+    Ok(GatewaySettings { proxy, costs: costs_of(config, diagnostics) })
+}
+
+/// The costs of a GatewayConfig that can be computed.
+fn costs_of(config: &Located<GatewayConfig>, diagnostics: &mut Diagnostics) -> Vec<LlmRequestCost> {
     let mut findings = Diagnostics::new();
     let written = &config.spec.global_llm_request_costs;
     let costs = costs::checked(config, "spec.globalLLMRequestCosts", written, &mut findings);
     for finding in &findings {
         once(finding.clone(), diagnostics);
     }
-    Ok(GatewaySettings { proxy, costs })
+    costs
+}
+
+/// Says what is wrong with GatewayConfigs, those that no Gateway names included.
+pub(super) fn check(snapshot: &Snapshot, diagnostics: &mut Diagnostics) {
+    for config in &snapshot.gateway_configs {
+        let _ = costs_of(config, diagnostics);
+        if let Some(proxy) = &config.spec.forward_proxy {
+            let _ = address(config, &proxy.address, diagnostics);
+        }
+    }
 }
 
 /// Envoy does not look up the name of a proxy.

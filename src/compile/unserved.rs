@@ -8,7 +8,7 @@ use crate::resources::Snapshot;
 
 use super::routes::{self, AttachedRoute};
 use super::services::Services;
-use super::{costs, rules};
+use super::{costs, gateway_config, rules};
 
 /// Adds what serving did not come across.
 pub(super) fn check(
@@ -32,6 +32,7 @@ pub(super) fn check(
     for backend in &snapshot.backends {
         let _ = aside.cluster(backend, diagnostics);
     }
+    gateway_config::check(snapshot, diagnostics);
     diagnostics.extend(dangling(snapshot));
 }
 

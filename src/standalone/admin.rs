@@ -78,6 +78,14 @@ impl Admin {
         Ok(statuses.into_iter().flatten().filter_map(listener).collect())
     }
 
+    /// The listeners that Envoy does not take as they are, by name, with what it says about them.
+    pub(super) async fn refused_listeners(&self) -> io::Result<Vec<(String, String)>> {
+        let (_, body) = self.call(Method::GET, "/config_dump?resource=dynamic_listeners").await?;
+        let document: serde_json::Value = serde_json::from_slice(&body).map_err(io::Error::other)?;
+        let listeners = document.get("configs").and_then(serde_json::Value::as_array);
+        Ok(listeners.into_iter().flatten().filter_map(refusal).collect())
+    }
+
     async fn post(&self, path: &str) -> io::Result<()> {
         match self.call(Method::POST, path).await? {
             (StatusCode::OK, _) => Ok(()),
@@ -121,6 +129,11 @@ impl Admin {
             },
         }
     }
+}
+
+fn refusal(listener: &serde_json::Value) -> Option<(String, String)> {
+    let reason = listener.get("error_state")?.get("details")?.as_str()?;
+    Some((listener.get("name")?.as_str()?.to_owned(), reason.to_owned()))
 }
 
 fn listener(status: &serde_json::Value) -> Option<(String, std::net::SocketAddr)> {

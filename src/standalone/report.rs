@@ -1,7 +1,7 @@
 //! What the user reads when the gateway is up.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::json;
 
@@ -26,7 +26,12 @@ impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "aigw is ready, with Envoy {} ({})\n", self.envoy.version, self.envoy.path.display())?;
         for listener in &self.compiled.listeners {
-            writeln!(f, "  {:<21} {}", format!("listener {}", listener.name), self.url(listener))?;
+            let title = format!("listener {}", listener.name);
+            let Some(address) = self.bound(listener) else {
+                writeln!(f, "  {title:<21} not open: Envoy refuses it")?;
+                continue;
+            };
+            writeln!(f, "  {title:<21} {}", url(listener, address))?;
             if let Some(hostname) = &listener.hostname {
                 writeln!(f, "  {:<21} {hostname} and others", "  for the host")?;
             }
@@ -38,7 +43,8 @@ impl fmt::Display for Report<'_> {
         if let Some(admin) = self.admin.and_then(Listen::socket_addr) {
             writeln!(f, "  {:<21} http://{admin}/metrics", "metrics")?;
         }
-        if let Some(listener) = self.compiled.listeners.iter().find(|listener| listener.rules > 0) {
+        let open = |listener: &&Listener| listener.rules > 0 && self.bound(listener).is_some();
+        if let Some(listener) = self.compiled.listeners.iter().find(open) {
             writeln!(f, "\nTry it:\n{}", self.curl(listener))?;
         }
         writeln!(f, "\nCtrl-C lets requests in flight end and stops everything.")
@@ -46,16 +52,9 @@ impl fmt::Display for Report<'_> {
 }
 
 impl Report<'_> {
-    fn url(&self, listener: &Listener) -> String {
-        let bound = self.addresses.iter().find(|(name, _)| *name == listener.id).map(|(_, address)| *address);
-        let address =
-            bound.unwrap_or_else(|| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), listener.port));
-        let scheme = if listener.tls { "https" } else { "http" };
-        if address.ip().is_unspecified() {
-            format!("{scheme}://localhost:{}", address.port())
-        } else {
-            format!("{scheme}://{address}")
-        }
+    /// Where Envoy has opened a listener.
+    fn bound(&self, listener: &Listener) -> Option<SocketAddr> {
+        self.addresses.iter().find(|(name, _)| *name == listener.id).map(|(_, address)| *address)
     }
 
     fn curl(&self, listener: &Listener) -> String {
@@ -68,9 +67,18 @@ impl Report<'_> {
         let insecure = if listener.tls { "--insecure " } else { "" };
         format!(
             "  curl {insecure}{}/v1/chat/completions \\\n    -H 'Content-Type: application/json'{host} \\\n    -d {}",
-            self.url(listener),
+            self.bound(listener).map_or_else(String::new, |address| url(listener, address)),
             quote(&body.to_string()),
         )
+    }
+}
+
+fn url(listener: &Listener, address: SocketAddr) -> String {
+    let scheme = if listener.tls { "https" } else { "http" };
+    if address.ip().is_unspecified() {
+        format!("{scheme}://localhost:{}", address.port())
+    } else {
+        format!("{scheme}://{address}")
     }
 }
 

@@ -144,7 +144,11 @@ async fn applied(admin: &Admin, subscription: &str, version: &str, refused: u64)
             return Ok(());
         }
         if admin.number(&format!("{subscription}.update_rejected")).await? > refused {
-            return Err(XdsError::Refused(subscription.to_owned()));
+            let listeners = admin.refused_listeners().await?;
+            let listeners: Vec<String> =
+                listeners.iter().map(|(name, reason)| format!("listener {name} ({reason})")).collect();
+            let what = if listeners.is_empty() { subscription.to_owned() } else { listeners.join(", ") };
+            return Err(XdsError::Refused(what));
         }
         if started.elapsed() > APPLIED_WITHIN {
             return Err(XdsError::Silent(subscription.to_owned()));

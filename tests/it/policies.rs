@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::backend::{Backend, header};
 use crate::support::gateway::Setup;
 use crate::support::http::{Peer, get, post};
-use crate::support::yaml;
+use crate::support::{shared_data, until, yaml};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -46,7 +46,8 @@ async fn a_failed_attempt_is_made_again_with_the_same_body_and_credential() {
     let long = "x".repeat(1 << 20);
     let mut retried = Vec::new();
     for content in ["short", &long, &long, "short", "short", &long, &long, "short"] {
-        (bad.reset(), good.reset());
+        bad.reset();
+        good.reset();
         let body = serde_json::json!({ "model": "m", "messages": [{ "role": "user", "content": content }] });
         let answer =
             gateway.peer().send(post(CHAT, &[("authorization", "Bearer client")], body.to_string())).await;
@@ -106,6 +107,66 @@ async fn a_backend_on_a_socket_file_is_reached() {
     assert_eq!(backend.requests(1)[0].authority, "model.example.com");
     gateway.stop().await;
     backend.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_envoy_refuses_is_named_and_the_others_are_served() {
+    let Some(setup) = Setup::new().await else { return };
+    let backend = Backend::start(&[]).await;
+    let log = |name: &str, line: &str| {
+        format!(
+            "apiVersion: gateway.envoyproxy.io/v1alpha1\nkind: EnvoyProxy\nmetadata: {{name: {name}}}\nspec: {{telemetry: {{accessLog: {{settings: [{{format: {{text: '{line}'}}, sinks: [{{type: File, file: {{path: /dev/null}}}}]}}]}}}}}}\n---\n"
+        )
+    };
+    let first = yaml::gateway("1Mi");
+    let parameters = "listeners: [{name: other, protocol: HTTP, port: 80}]\n  infrastructure: {parametersRef: {group: gateway.envoyproxy.io, kind: EnvoyProxy, name: log}}";
+    let other = first
+        .split("---")
+        .nth(1)
+        .unwrap()
+        .replace("name: test, namespace", "name: other, namespace")
+        .replace("listeners: [{name: http, protocol: HTTP, port: 80}]", parameters);
+    let resources =
+        first + &other + "---" + &yaml::backend("one", backend.addr) + &yaml::route(&[("m", "one")], "");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("log.yaml");
+    std::fs::write(&file, log("log", "%NONSENSE%")).unwrap();
+    let gateway = setup.yaml(resources).file(&file).arg("--listen").arg("other=0").start().await;
+    assert_eq!(gateway.peer().send(post(CHAT, &[], r#"{"model":"m","messages":[]}"#)).await.status, 200);
+    let said = gateway.lines().join("\n");
+    assert!(
+        said.contains("listener default/other/other is not served") && said.contains("NONSENSE"),
+        "{said}"
+    );
+    assert!(said.contains("not open: Envoy refuses it"), "{said}");
+    std::fs::write(&file, log("log", "%RESPONSE_CODE%")).unwrap();
+    until("the mended listener is in force", async || {
+        gateway.lines().iter().any(|line| line.contains("are in force as generation 2"))
+    })
+    .await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_without_any_listener_ends() {
+    let (Some(data), Some(setup)) = (shared_data(), Setup::new().await) else { return };
+    let text = std::fs::read_to_string(data.join("examples/access-log/basic.yaml")).unwrap();
+    let output =
+        setup.arg("--listen").arg("http=0").yaml(text.replace("%REQ(:METHOD)%", "%NONSENSE%")).output().await;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("Envoy refuses every listener"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_with_limits_serves_without_them() {
+    let (Some(data), Some(setup)) = (shared_data(), Setup::new().await) else { return };
+    let gateway = setup.file(data.join("examples/token_ratelimit/token_ratelimit.yaml")).start().await;
+    let answer =
+        gateway.peer().send(post(CHAT, &[], r#"{"model":"rate-limit-funky-model","messages":[]}"#)).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let said = gateway.lines().join("\n");
+    assert!(said.contains("`rateLimit` has no meaning here yet"), "{said}");
+    gateway.stop().await;
 }
 
 /// A route for one model with host names, on a Gateway.
