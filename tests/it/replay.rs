@@ -94,12 +94,14 @@ fn exchanges(file: &Path) -> Vec<Exchange> {
 
 fn exchange(file: &Path, interaction: &Value) -> Option<Exchange> {
     let (request, response) = (&interaction["request"], &interaction["response"]);
-    let url = request["url"].as_str().or(request["uri"].as_str())?;
+    let url = request["url"].as_str().or_else(|| request["uri"].as_str())?;
     let path = url.split('?').next()?;
     let (_, path) = ENDPOINTS.into_iter().find(|(end, _)| path.ends_with(end))?;
     let (body, answer) = (content(request)?, content(response)?);
-    let status =
-        response["code"].as_u64().or(response["status"].as_u64()).or(response["status"]["code"].as_u64())?;
+    let status = response["code"]
+        .as_u64()
+        .or_else(|| response["status"].as_u64())
+        .or_else(|| response["status"]["code"].as_u64())?;
     let content_type = response["headers"].as_object().and_then(|headers| {
         let values = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-type"))?.1;
         values.as_str().or(values[0].as_str()).map(str::to_owned)
@@ -125,7 +127,7 @@ fn answered(file: &Path) -> Option<Exchange> {
     let text = std::fs::read_to_string(file).unwrap();
     let streams = name.ends_with(".chunks.txt");
     let first: Value = serde_json::from_str(if streams { text.lines().next()? } else { &text }).ok()?;
-    let kind = first["object"].as_str().or(first["type"].as_str())?;
+    let kind = first["object"].as_str().or_else(|| first["type"].as_str())?;
     let path = match kind {
         "chat.completion" | "chat.completion.chunk" => "/v1/chat/completions",
         "text_completion" => "/v1/completions",
@@ -161,7 +163,10 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
 
 /// A body as it was, or as it was understood.
 fn content(message: &Value) -> Option<String> {
-    let raw = message["body"].as_str().or(message["body"]["string"].as_str()).filter(|body| !body.is_empty());
+    let raw = message["body"]
+        .as_str()
+        .or_else(|| message["body"]["string"].as_str())
+        .filter(|body| !body.is_empty());
     raw.map(str::to_owned).or_else(|| message.get("parsed_body").map(Value::to_string))
 }
 
