@@ -1,13 +1,17 @@
 //! Policies, hosts and socket files through a real Envoy.
 
+use std::sync::{Arc, Mutex};
+
 use ai_gateway::server::Listen;
 use ai_gateway::testbackend;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::backend::{Backend, header};
 use crate::support::gateway::Setup;
 use crate::support::http::{Peer, get, post};
-use crate::support::{shared_data, until, yaml};
+use crate::support::{shared_data, spawn, until, yaml};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -232,5 +236,77 @@ async fn gateways_and_hosts_are_told_apart() {
             assert_eq!(status == 200, listed.contains(&model), "{model} for {host}: {status}");
         }
     }
+    gateway.stop().await;
+}
+
+/// A proxy that notes the first line of what it is asked for.
+async fn proxy() -> (std::net::SocketAddr, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (addr, asked) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+    let notes = asked.clone();
+    spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            spawn(relay(client, notes.clone()));
+        }
+    });
+    (addr, asked)
+}
+
+async fn relay(mut client: TcpStream, notes: Arc<Mutex<Vec<String>>>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await.unwrap());
+    }
+    let text = String::from_utf8(head).unwrap();
+    let line = text.lines().next().unwrap().to_owned();
+    notes.lock().unwrap().push(line.clone());
+    let target = line.split(' ').nth(1).unwrap();
+    let authority = target.trim_start_matches("http://").split('/').next().unwrap();
+    // Every name is this machine's.
+    let port: u16 = authority.rsplit(':').next().unwrap().parse().unwrap();
+    let mut server = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    if line.starts_with("CONNECT ") {
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+    } else {
+        server.write_all(text.as_bytes()).await.unwrap();
+    }
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn providers_are_reached_through_the_forward_proxy() {
+    let Some(setup) = Setup::new().await else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let ca_out = format!("--tls-ca-out={}", ca.display());
+    let secure = Backend::start(&["--tls-self-signed=model.example.com", &ca_out]).await;
+    let plain = Backend::start(&[]).await;
+    let (addr, asked) = proxy().await;
+    let config = format!(
+        "apiVersion: aigateway.envoyproxy.io/v1beta1\nkind: GatewayConfig\nmetadata: {{name: config}}\nspec: {{forwardProxy: {{address: '{addr}'}}}}\n---\n"
+    );
+    let tls = format!(
+        "apiVersion: gateway.networking.k8s.io/v1\nkind: BackendTLSPolicy\nmetadata: {{name: tls}}\nspec:\n  targetRefs: [{{group: gateway.envoyproxy.io, kind: Backend, name: secure}}]\n  validation: {{hostname: model.example.com, caCertificateRefs: [{{group: '', kind: ConfigMap, name: ca}}]}}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: ca}}\ndata: {{ca.crt: {:?}}}\n---\n",
+        std::fs::read_to_string(ca).unwrap()
+    );
+    let annotated = "annotations: {aigateway.envoyproxy.io/gateway-config: config}, ";
+    let gateway = yaml::gateway("1Mi").replacen(
+        "metadata: {name: test, namespace",
+        &format!("metadata: {{{annotated}name: test, namespace"),
+        1,
+    );
+    let backends = yaml::backend("secure", secure.addr) + &yaml::backend("plain", plain.addr);
+    let route = yaml::route(&[("secure", "secure"), ("plain", "plain")], "");
+    let gateway = setup.yaml(gateway + &config + &tls + &backends + &route).start().await;
+    for (model, backend) in [("secure", &secure), ("plain", &plain)] {
+        let body = format!(r#"{{"model":"{model}","messages":[]}}"#);
+        let answer = gateway.peer().send(post(CHAT, &[], body.clone())).await;
+        assert_eq!(answer.status, 200, "{model}: {} {:?}", answer.text(), asked.lock().unwrap());
+        assert_eq!(backend.last().body, body);
+    }
+    let asked = asked.lock().unwrap().clone();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    assert_eq!(asked[0], format!("CONNECT model.example.com:{} HTTP/1.1", secure.addr.port()));
+    assert_eq!(asked[1], format!("POST http://{}{CHAT} HTTP/1.1", plain.addr));
     gateway.stop().await;
 }

@@ -33,8 +33,14 @@ pub(super) fn processor(options: &CompileOptions) -> Value {
 
 pub(super) fn provider(plan: &ClusterPlan) -> Value {
     let by_name = plan.endpoints.iter().any(|endpoint| matches!(endpoint, Endpoint::Fqdn { .. }));
-    let endpoints: Vec<Value> =
+    let mut endpoints: Vec<Value> =
         plan.endpoints.iter().map(|endpoint| lb_endpoint(endpoint, plan.tls.as_ref())).collect();
+    if is_told_to_a_proxy(plan) {
+        endpoints
+            .iter_mut()
+            .zip(&plan.endpoints)
+            .for_each(|(written, endpoint)| name_fully(written, endpoint));
+    }
     let mut cluster = json!({
         "name": plan.name,
         "connect_timeout": "10s",
@@ -81,13 +87,36 @@ fn lb_endpoint(endpoint: &Endpoint, tls: Option<&TlsPlan>) -> Value {
     json!({ "endpoint": endpoint })
 }
 
+/// Whether a proxy reads from the request itself where it belongs.
+fn is_told_to_a_proxy(plan: &ClusterPlan) -> bool {
+    plan.tls.is_none() && treatment::proxy(plan).is_some()
+}
+
+/// Gives an address a name with which a proxy finds it.
+fn name_fully(written: &mut Value, endpoint: &Endpoint) {
+    let name = match endpoint {
+        Endpoint::Ip { hostname: Some(hostname), port, .. } | Endpoint::Fqdn { hostname, port } => match port
+        {
+            80 => hostname.clone(),
+            port => format!("{hostname}:{port}"),
+        },
+        Endpoint::Ip { hostname: None, .. } => endpoint.to_string(),
+        Endpoint::Unix { .. } => return,
+    };
+    written["endpoint"]["hostname"] = json!(name);
+}
+
 fn socket_address(address: &str, port: u16) -> Value {
     json!({ "socket_address": { "address": address, "port_value": port } })
 }
 
 fn http_config(plan: &ClusterPlan) -> Value {
     // Trailers of HTTP/1 answers are dropped unless asked for.
-    let http1 = json!({ "enable_trailers": true });
+    let mut http1 = json!({ "enable_trailers": true });
+    if is_told_to_a_proxy(plan) {
+        // A proxy does not know otherwise where an unencrypted request belongs.
+        http1["send_fully_qualified_url"] = json!(true);
+    }
     let mut http2 =
         json!({ "initial_stream_window_size": 1 << 20, "initial_connection_window_size": 16 << 20 });
     treatment::http2(&mut http2, plan.traffic.http2.as_ref());

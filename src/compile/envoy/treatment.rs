@@ -247,9 +247,14 @@ pub(super) fn common_http(plan: &ClusterPlan) -> Option<Value> {
     options.as_object().is_some_and(|options| !options.is_empty()).then_some(options)
 }
 
+/// The proxy through which a destination is reached, if there is one in between.
+pub(super) fn proxy(plan: &ClusterPlan) -> Option<SocketAddr> {
+    plan.traffic.proxy.filter(|_| !is_local(plan))
+}
+
 /// The way through a proxy: CONNECT for TLS, the whole URL without.
 pub(super) fn through_proxy(cluster: &mut Value, plan: &ClusterPlan) {
-    let Some(proxy) = plan.traffic.proxy.filter(|_| !is_local(plan)) else { return };
+    let Some(proxy) = proxy(plan) else { return };
     let inner = match cluster.get_mut("transport_socket") {
         Some(socket) => socket.take(),
         None => json!({
