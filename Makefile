@@ -82,6 +82,24 @@ fuzz: ## Each fuzz target for FUZZ_SECONDS (60), with nightly Rust and cargo-fuz
 	@for target in $$($(CARGO) +nightly fuzz list); do \
 	  printf '== %s\n' "$$target"; $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
 
+# The target folder is shared, so that what the gateway and the rig both need is built once.
+BENCH := target/release/aigw-bench
+
+.PHONY: bench
+bench: bench-build ## Speed against no gateway and a do-nothing one, about 10 minutes (BENCH_QUICK=1: one)
+	$(call say,bench; bench/RESULTS.md says how to read it)
+	@$(BENCH) run --aigw target/release/aigw
+
+.PHONY: bench-build
+bench-build:
+	$(call say,building aigw and the rig; the first time takes some minutes)
+	$(CARGO) build --release --bin aigw
+	$(CARGO) build --release --manifest-path bench/Cargo.toml --target-dir target
+
+.PHONY: bench-peers
+bench-peers: bench-build ## LiteLLM and Portkey on the same machine, installed if they are missing
+	@bench/peers.sh $(BENCH)
+
 .PHONY: venv
 venv: $(VENV_READY) ## The Python environment of the SDK tests
 
@@ -93,4 +111,4 @@ $(VENV_READY): tests/python/requirements.txt
 
 .PHONY: clean
 clean: ## Remove what was built
-	rm -rf target fuzz/target $(VENV)
+	rm -rf target fuzz/target bench/target bench/.peers $(VENV)

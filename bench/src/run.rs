@@ -1,0 +1,240 @@
+//! `make bench`: the rounds, in which every listener takes its turn, and the report.
+
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use crate::alone;
+use crate::load::{Call, Clients};
+use crate::procfs;
+use crate::report::{Cell, Cells, Mark, Row, Spread, line, verdict};
+use crate::rig::{Listener, Rig};
+use crate::slow::{self, Slow};
+
+/// What is measured.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The gateway's executable
+    #[arg(long, default_value = "target/release/aigw", value_name = "PATH")]
+    aigw: PathBuf,
+    /// A smoke run of about a minute: everything once and briefly
+    #[arg(long, env = "BENCH_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
+    quick: bool,
+    /// Only these: small, 100k, 1m, stream, slow-stream, idle, startup, reload
+    #[arg(long, env = "BENCH_ONLY", value_delimiter = ',', value_name = "WORKLOADS")]
+    only: Vec<String>,
+    /// How many rounds [default: 5]
+    #[arg(long, env = "BENCH_ROUNDS", value_name = "COUNT")]
+    rounds: Option<usize>,
+    /// How long each cell is measured, in seconds [default: 2]
+    #[arg(long, env = "BENCH_SECONDS", value_name = "SECONDS")]
+    seconds: Option<f64>,
+}
+
+/// In the order of the report. The next listeners of the specification (quota, safety, per-attempt) have their place in
+/// [`Listener`]; a workload that only they have has it here.
+const WORKLOADS: [(&str, usize, bool, &[usize]); 4] = [
+    ("small", 80, false, &[1, 4, 16, 64]),
+    ("100k", 100_000, false, &[1, 16]),
+    ("1m", 1_000_000, false, &[1, 16]),
+    ("stream", 80, true, &[1, 4, 16, 64]),
+];
+
+const MARKS: [Mark; 3] = [
+    Mark { workload: "small", most: 1.6 },
+    Mark { workload: "1m", most: 1.3 },
+    Mark { workload: "stream", most: 2.0 },
+];
+
+/// Bytes an idle stream may hold.
+const IDLE_MARK: f64 = 16.0 * 1024.0;
+
+impl Options {
+    fn wants(&self, workload: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == workload)
+    }
+
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 5 })
+    }
+
+    fn cell(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds.unwrap_or(if self.quick { 0.3 } else { 2.0 }))
+    }
+}
+
+pub async fn run(options: &Options) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let load = procfs::load();
+    let rig = Rig::start(&options.aigw).await?;
+    println!("- machine: {}; load average before the run: {load}", procfs::machine());
+    println!("- {} rounds, {:.1} s a cell\n", options.rounds(), options.cell().as_secs_f64());
+    if WORKLOADS.iter().any(|(workload, ..)| options.wants(workload)) {
+        exchanges(&rig, options).await?;
+    }
+    if options.wants("slow-stream") {
+        slow_streams(&rig, options).await?;
+    }
+    if options.wants("idle") || options.wants("startup") {
+        alone(&rig, options).await?;
+    }
+    if options.wants("reload") {
+        reload(&rig, options).await?;
+    }
+    eprintln!("done in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+async fn exchanges(rig: &Rig, options: &Options) -> anyhow::Result<()> {
+    let mut cells = Cells::default();
+    let rounds = options.rounds();
+    for round in 0..rounds {
+        for (index, (workload, prompt, streams, counts)) in WORKLOADS.into_iter().enumerate() {
+            if !options.wants(workload) {
+                continue;
+            }
+            let call = Rc::new(Call::chat(prompt, streams));
+            for &connections in counts.iter().filter(|count| !options.quick || **count <= 16) {
+                let row = Row { workload: index, connections };
+                eprintln!("round {} of {rounds}: {workload}, c={connections}", round + 1);
+                for step in 0..Listener::ALL.len() {
+                    // Nobody is always the first or the last.
+                    let listener = Listener::ALL[(round + step) % Listener::ALL.len()];
+                    cells.push(row, listener, cell(rig, listener, &call, connections, options.cell()).await?);
+                }
+            }
+        }
+    }
+    let names = WORKLOADS.map(|(name, ..)| name);
+    println!("Medians (least–most), CPU a request:\n\n{}", cells.tables(&names));
+    println!("Ratios within a round, medians (least–most):\n\n{}", cells.ratios(&names, &MARKS));
+    Ok(())
+}
+
+async fn cell(
+    rig: &Rig,
+    listener: Listener,
+    call: &Rc<Call>,
+    connections: usize,
+    time: Duration,
+) -> anyhow::Result<Cell> {
+    let mut clients = Clients::open(rig.address(listener), connections).await?;
+    clients.run(call, time / 10).await?;
+    let processor = rig.processor(listener);
+    let cpu = |pid: Option<u32>| pid.map_or(Ok(Duration::ZERO), procfs::cpu);
+    let before = (cpu(Some(rig.envoy.pid()))?, cpu(processor)?);
+    let outcome = clients.run(call, time).await?;
+    // What is settled after the answer belongs to the request.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let after = (cpu(Some(rig.envoy.pid()))?, cpu(processor)?);
+    let each = |before: Duration, after: Duration| {
+        (after - before).as_secs_f64() * 1e6 / outcome.latencies.len() as f64
+    };
+    Ok(Cell {
+        rate: outcome.rate(),
+        p50: outcome.quantile(0.5).as_secs_f64() * 1e3,
+        p99: outcome.quantile(0.99).as_secs_f64() * 1e3,
+        envoy: each(before.0, after.0),
+        processor: each(before.1, after.1),
+        rss: processor.map_or(Ok(0), procfs::rss)?,
+    })
+}
+
+async fn slow_streams(rig: &Rig, options: &Options) -> anyhow::Result<()> {
+    let (streams, seconds) = if options.quick { (50, 2) } else { (1000, 20) };
+    let mut measured: Vec<Slow> = Vec::new();
+    for listener in Listener::ALL {
+        eprintln!("slow-stream: {}", listener.name());
+        measured.push(slow::measure(rig, listener, streams, seconds).await?);
+    }
+    println!(
+        "slow-stream: {streams} streams at once, 20 events/s each for {seconds} s; times in ms, CPU in µs an event:\n"
+    );
+    let mut text = String::from(
+        "| listener | events | first event p50 / p99 | event under way p50 / p99 | gap p50 / p99 | Envoy µs | processor µs | processor RSS MB |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+    );
+    for slow in &measured {
+        line(
+            &mut text,
+            &[
+                slow.listener.name().to_owned(),
+                slow.events.to_string(),
+                format!("{:.2} / {:.2}", slow.first_p50, slow.first_p99),
+                format!("{:.2} / {:.2}", slow.delay_p50, slow.delay_p99),
+                format!("{:.2} / {:.2}", slow.gap_p50, slow.gap_p99),
+                format!("{:.1}", slow.envoy),
+                format!("{:.1}", slow.processor),
+                format!("{:.1}", slow.rss as f64 / 1e6),
+            ],
+        );
+    }
+    println!("{text}");
+    Ok(())
+}
+
+async fn alone(rig: &Rig, options: &Options) -> anyhow::Result<()> {
+    let streams = if options.quick { 500 } else { 10_000 };
+    let (config, compiled) = rig.files.config(2, "bench-model", 9)?;
+    let authority = &compiled.config.gateways[0].authority;
+    let mut text = String::from("| | floor | ours | ours/floor | mark |\n| --- | --- | --- | --- | --- |\n");
+    if options.wants("startup") {
+        let [floor, ours] = both(
+            async |listener| alone::startup(&rig.files, listener, &config, authority).await,
+            options.rounds(),
+        )
+        .await?;
+        line(&mut text, &row("start to first answer, ms", floor, ours, 1, None));
+    }
+    if options.wants("idle") {
+        eprintln!("idle: {streams} streams");
+        let [floor, ours] = both(
+            async |listener| alone::bytes_a_stream(&rig.files, listener, &config, authority, streams).await,
+            1,
+        )
+        .await?;
+        line(
+            &mut text,
+            &row(&format!("bytes an idle stream, of {streams}"), floor, ours, 0, Some(IDLE_MARK)),
+        );
+    }
+    println!("The processor by itself:\n\n{text}");
+    Ok(())
+}
+
+async fn both(
+    measure: impl AsyncFn(Listener) -> anyhow::Result<f64>,
+    rounds: usize,
+) -> anyhow::Result<[f64; 2]> {
+    let mut values = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        values[0].push(measure(Listener::Floor).await?);
+        values[1].push(measure(Listener::Ours).await?);
+    }
+    Ok(values.map(|values| Spread::of(values).median))
+}
+
+fn row(name: &str, floor: f64, ours: f64, digits: usize, mark: Option<f64>) -> [String; 5] {
+    [
+        name.to_owned(),
+        format!("{floor:.digits$}"),
+        format!("{ours:.digits$}"),
+        format!("{:.2}", ours / floor),
+        mark.map_or_else(String::new, |mark| verdict(ours, mark, 0)),
+    ]
+}
+
+async fn reload(rig: &Rig, options: &Options) -> anyhow::Result<()> {
+    let routes = if options.quick { 1000 } else { 10_000 };
+    eprintln!("reload: {routes} routes");
+    let reload = alone::reload(&rig.files, routes).await?;
+    println!(
+        "reload of the processor's file, {} routes: live after {:.0} ms; p99 of an exchange {:.2} ms before and {:.2} ms during the swap; RSS after it {:.0} MB\n",
+        reload.routes,
+        reload.live,
+        reload.usual_p99,
+        reload.swap_p99,
+        reload.rss as f64 / 1e6
+    );
+    Ok(())
+}
