@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use ai_gateway::compile::{
-    CompileOptions, Compiled, PortOverride, RoutingSecret, Sockets, compile, redacted,
-};
+use ai_gateway::compile::{CompileOptions, Compiled, PortOverride, RoutingSecret, Sockets, compile};
 use ai_gateway::resources::Snapshot;
 use ai_gateway::standalone::envoy_binary::Search;
 use anyhow::{Context, bail, ensure};
@@ -282,7 +280,7 @@ fn compiled(resources: &str, dir: &Path, port: u16) -> anyhow::Result<Compiled> 
 
 /// The processor's half as it reads it. The library only writes it without secrets.
 fn document(compiled: &Compiled) -> String {
-    redacted(&compiled.config).to_string().replace("[REDACTED]", "sk-bench-0123456789abcdef0123456789abcdef")
+    compiled.config.redacted().to_string().replace("[REDACTED]", "sk-bench-0123456789abcdef0123456789abcdef")
 }
 
 /// The measured rule comes first; `others` more follow, in routes of their own with as many rules as a route may have.
