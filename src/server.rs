@@ -4,25 +4,22 @@ mod admin;
 mod cut;
 mod health;
 pub mod listen;
+mod workers;
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tower::util::MapRequestLayer;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::cut::Cuttable;
 pub use self::health::Health;
 pub use self::listen::Listen;
 use self::listen::{Listener, Stream};
-use crate::extproc::{self, ActiveExchanges, Authority};
+use self::workers::{Services, Workers};
+use crate::exchange::Settlement;
+use crate::extproc::{self, ActiveExchanges};
 use crate::headers::HeaderAttributes;
-use crate::proto::ext_proc::external_processor_server::ExternalProcessorServer;
-use crate::proto::health::health_server::HealthServer;
 use crate::source::Slot;
 use crate::telemetry::{Metrics, log_settlement};
 
@@ -46,8 +43,9 @@ pub struct Processor {
     admin: Option<Listen>,
     active: ActiveExchanges,
     health: Health,
-    stop: CancellationToken,
-    cut: CancellationToken,
+    // Dropped with the processor, they end what its threads serve.
+    stop: DropGuard,
+    cut: DropGuard,
     grpc: JoinHandle<()>,
     settling: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
@@ -59,7 +57,7 @@ impl Processor {
         let ProcessorOptions { listen, admin, slot, attributes } = options;
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
-        let (settler, mut settlements) = extproc::settler();
+        let (settler, settlements) = extproc::settler();
         let active = settler.active();
         let metrics = Arc::new(Metrics::new(active.clone())?);
         let health = Health::new(slot.load().is_some());
@@ -72,15 +70,11 @@ impl Processor {
             others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), slot.clone())));
         }
         let processor = extproc::Service::new(slot, attributes, settler);
-        let grpc = spawn(serve_grpc(listener, processor, health.clone(), stop.clone(), cut.clone()));
-        let settling = spawn(async move {
-            while let Some(settlement) = settlements.recv().await {
-                metrics.record(&settlement);
-                log_settlement(&settlement);
-            }
-            // The last export may wait for a collector that is away.
-            let _ = tokio::task::spawn_blocking(move || metrics.shutdown()).await;
-        });
+        let services = Services { processor, health: health.clone(), stop: stop.clone(), cut: cut.clone() };
+        let workers = Workers::start(&services)?;
+        let grpc = spawn(serve_grpc(listener, workers, stop.clone()));
+        let settling = spawn(settle(settlements, metrics));
+        let (stop, cut) = (stop.drop_guard(), cut.drop_guard());
         Ok(Self { listen, admin, active, health, stop, cut, grpc, settling, others })
     }
 
@@ -109,10 +103,10 @@ impl Processor {
     pub async fn shutdown(self, grace: Duration) {
         self.begin_drain();
         let Self { stop, cut, mut grpc, settling, others, .. } = self;
-        stop.cancel();
+        drop(stop);
         if tokio::time::timeout(grace, &mut grpc).await.is_err() {
             // Each connection drops its streams, each stream its guard, and the last guard closes the queue.
-            cut.cancel();
+            drop(cut);
             // A panic in there was reported when it happened.
             let _ = grpc.await;
         }
@@ -143,36 +137,34 @@ async fn follow_slot(slot: Slot, health: Health) {
     }
 }
 
-async fn serve_grpc(
-    listener: Listener,
-    processor: extproc::Service,
-    health: Health,
-    stop: CancellationToken,
-    cut: CancellationToken,
-) {
-    let incoming = stream::unfold((listener, cut), |(listener, cut)| async move {
-        let connection = Cuttable::new(accept(&listener).await, cut.clone());
-        Some((Ok::<_, io::Error>(connection), (listener, cut)))
-    });
-    let processor = ExternalProcessorServer::new(processor)
-        .max_decoding_message_size(usize::MAX)
-        .max_encoding_message_size(usize::MAX);
-    let served = Server::builder()
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(16 << 20)
-        // Envoy opens one stream for each request in flight: a limit here would queue requests.
-        .max_concurrent_streams(u32::MAX)
-        // Clients may leave in crowds; Envoy then resets as many streams, which is no attack.
-        .http2_max_pending_accept_reset_streams(Some(1 << 20))
-        .tcp_nodelay(true)
-        .layer(MapRequestLayer::new(keep_authority))
-        .add_service(processor)
-        .add_service(HealthServer::new(health))
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the gRPC server failed");
+/// How long settlements gather before they are worked off. Waking the settler for each one would cost the thread that
+/// serves the exchange more than the exchange itself.
+const SETTLE_EVERY: Duration = Duration::from_millis(20);
+
+async fn settle(mut settlements: UnboundedReceiver<Settlement>, metrics: Arc<Metrics>) {
+    let mut batch = Vec::new();
+    while settlements.recv_many(&mut batch, usize::MAX).await > 0 {
+        for settlement in batch.drain(..) {
+            metrics.record(&settlement);
+            log_settlement(&settlement);
+        }
+        if !settlements.is_closed() {
+            tokio::time::sleep(SETTLE_EVERY).await;
+        }
     }
+    // The last export may wait for a collector that is away.
+    let _ = tokio::task::spawn_blocking(move || metrics.shutdown()).await;
+}
+
+/// Hands every connection to one of the workers, until told to stop; returns when they have ended.
+async fn serve_grpc(listener: Listener, workers: Workers, stop: CancellationToken) {
+    while let Some(connection) = stop.run_until_cancelled(accept(&listener)).await {
+        if let Err(error) = workers.take(connection) {
+            tracing::warn!(%error, "a connection could not be served");
+        }
+    }
+    drop(listener);
+    workers.join().await;
 }
 
 /// The next connection; errors that concern one connection, or too many open files, are waited out.
@@ -186,13 +178,4 @@ async fn accept(listener: &Listener) -> Stream {
             }
         }
     }
-}
-
-/// tonic does not show services the `:authority`, which names the gateway.
-fn keep_authority<B>(mut request: http::Request<B>) -> http::Request<B> {
-    if let Some(authority) = request.uri().authority() {
-        let authority = Authority(authority.as_str().to_owned());
-        request.extensions_mut().insert(authority);
-    }
-    request
 }

@@ -55,7 +55,7 @@ impl ExternalProcessor for Service {
 
 /// The `:authority` Envoy opened the stream with; it names the gateway.
 #[derive(Debug, Clone)]
-pub(crate) struct Authority(pub(crate) String);
+pub(crate) struct Authority(pub(crate) http::uri::Authority);
 
 /// One reply for each message, for as long as Envoy sends some. A message that does not fit ends the stream with a status:
 /// never with OK, because Envoy lets the rest of a body pass unprocessed after that.

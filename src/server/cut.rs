@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -9,16 +10,20 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::listen::Stream;
 
+/// Held by a connection for as long as it is open.
+pub(super) type Lease = Arc<()>;
+
 /// A connection that looks closed by the other side once its token is cancelled, so that everything served on it is dropped.
 #[derive(Debug)]
 pub(super) struct Cuttable {
     stream: Stream,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _lease: Lease,
 }
 
 impl Cuttable {
-    pub(super) fn new(stream: Stream, cut: CancellationToken) -> Self {
-        Self { stream, cut: Box::pin(cut.cancelled_owned()) }
+    pub(super) fn new(stream: Stream, cut: CancellationToken, lease: Lease) -> Self {
+        Self { stream, cut: Box::pin(cut.cancelled_owned()), _lease: lease }
     }
 }
 

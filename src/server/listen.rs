@@ -179,6 +179,33 @@ pub enum Stream {
     Unix(UnixStream),
 }
 
+impl Stream {
+    /// Takes the connection off the runtime it was accepted on.
+    pub(super) fn unbind(self) -> io::Result<Unbound> {
+        Ok(match self {
+            Self::Tcp(stream) => Unbound::Tcp(stream.into_std()?),
+            Self::Unix(stream) => Unbound::Unix(stream.into_std()?),
+        })
+    }
+}
+
+/// A connection that belongs to no runtime, so that another thread can take it.
+#[derive(Debug)]
+pub(super) enum Unbound {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Unbound {
+    /// Puts the connection on the runtime this is called in.
+    pub(super) fn bind(self) -> io::Result<Stream> {
+        Ok(match self {
+            Self::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream)?),
+            Self::Unix(stream) => Stream::Unix(UnixStream::from_std(stream)?),
+        })
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -54,6 +54,9 @@ async fn a_thousand_clients_that_leave_mid_stream_leave_nothing_behind() {
     }
     // Each was settled, once, with what had been delivered.
     assert_eq!(planes.metric("aigw_exchanges_active").await, 0.0);
+    // Settlements are worked off in batches, a moment later.
+    let settled = async || planes.metric("aigw_exchanges_settled_total").await;
+    until("every exchange is settled", async || settled().await >= (CLIENTS + 1) as f64).await;
     assert_eq!(planes.metric("aigw_exchanges_settled_total").await, (CLIENTS + 1) as f64);
     assert_eq!(planes.metric("aigw_exchanges_estimated_total").await, (CLIENTS + 1) as f64);
     processor.shutdown(GRACE).await;
