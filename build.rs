@@ -7,8 +7,5 @@ fn main() -> Result<(), Error> {
         ["proto/envoy/service/ext_proc/v3/external_processor.proto", "proto/grpc/health/v1/health.proto"];
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"]).map_err(Error::other)?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .extern_path(".google.protobuf.Struct", "::envoy_types::pb::google::protobuf::Struct")
-        .compile_fds(descriptors)
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)
 }

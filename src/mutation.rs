@@ -1,5 +1,7 @@
 //! L1. What we ask of Envoy, in our own words: the change of one message, or an answer in its place.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::headers::HeaderEdits;
@@ -55,7 +57,7 @@ pub enum ResponsePhases {
 
 /// Dynamic metadata: key and value pairs in the order they were set.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Metadata(pub Vec<(String, MetadataValue)>);
+pub struct Metadata(pub Vec<(Cow<'static, str>, MetadataValue)>);
 
 /// One value of dynamic metadata.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,12 +70,12 @@ pub enum MetadataValue {
 
 impl Metadata {
     /// Adds a number.
-    pub fn number(&mut self, key: impl Into<String>, value: f64) {
+    pub fn number(&mut self, key: impl Into<Cow<'static, str>>, value: f64) {
         self.0.push((key.into(), MetadataValue::Number(value)));
     }
 
     /// Adds a string.
-    pub fn text(&mut self, key: impl Into<String>, value: impl Into<String>) {
+    pub fn text(&mut self, key: impl Into<Cow<'static, str>>, value: impl Into<String>) {
         self.0.push((key.into(), MetadataValue::Text(value.into())));
     }
 

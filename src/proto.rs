@@ -18,5 +18,3 @@ pub mod ext_proc {
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
-
-pub use envoy_types::pb::google::protobuf::{ListValue, Struct, Value, value::Kind};

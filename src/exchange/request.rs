@@ -87,8 +87,9 @@ impl Exchange {
         let attributes = self.attributes.metrics.attributes(&headers);
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         self.note(|settlement| {
-            settlement.original_model = Some(model.into());
-            settlement.request_model = Some(model.into());
+            let model: Arc<str> = model.into();
+            settlement.original_model = Some(Arc::clone(&model));
+            settlement.request_model = Some(model);
             settlement.streaming = peek.streaming;
             settlement.attributes = attributes;
             settlement.prompt_bytes = body.len() as u64;
@@ -165,7 +166,7 @@ impl Exchange {
         let mut metadata = Metadata::default();
         metadata.text("backend_name", &*backend.name);
         for (attribute, value) in self.attributes.logs.attributes(headers) {
-            metadata.text(attribute, value);
+            metadata.text(attribute.to_owned(), value);
         }
         if let Some(body) = &new_body {
             metadata.number("content_length", body.len() as f64);

@@ -171,7 +171,7 @@ impl Settlement {
             CostFacts { model, backend: &rule.backend.name, route_name: &rule.route, usage: &self.usage };
         for (key, cost) in rule.costs.evaluate(&facts) {
             match cost {
-                Ok(cost) => metadata.number(key, cost as f64),
+                Ok(cost) => metadata.number(key.to_owned(), cost as f64),
                 Err(error) => tracing::warn!(route = %rule.route, key, %error, "a cost cannot be computed"),
             }
         }

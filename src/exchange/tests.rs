@@ -193,7 +193,7 @@ fn a_request_is_routed_signed_and_sent_in_one_reply() {
     assert_eq!(body, &Bytes::from(chat("real-name").to_string()));
     assert_eq!(set(&change, "content-length"), Some(body.len().to_string().as_str()));
     let name = MetadataValue::Text("default/tuned/route/r/rule/1/ref/0".to_owned());
-    assert_eq!(change.metadata.0[0], ("backend_name".to_owned(), name));
+    assert_eq!(change.metadata.0[0], ("backend_name".into(), name));
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn mapped_headers_are_told_in_metadata_and_metrics() {
     let mut script = Script::new();
     let headers = [("x-team", "blue"), ("agent-session-id", "s1")];
     let change = script.request("/v1/chat/completions", &headers, &chat("plain"));
-    let session = ("session.id".to_owned(), MetadataValue::Text("s1".to_owned()));
+    let session = ("session.id".into(), MetadataValue::Text("s1".to_owned()));
     assert!(change.metadata.0.contains(&session), "{:?}", change.metadata);
     assert_eq!(script.settled().attributes, [("team".to_owned(), "blue".to_owned())]);
 }
@@ -249,8 +249,8 @@ fn a_unary_answer_passes_untouched_and_is_read_at_every_split() {
         let (first, second) = answer.as_bytes().split_at(at);
         let (delivered, last) = script.body([first, second]);
         assert_eq!(delivered, answer.as_bytes());
-        assert_eq!(last.metadata.0[0], ("in".to_owned(), MetadataValue::Number(9.0)));
-        assert_eq!(last.metadata.0[1], ("twice".to_owned(), MetadataValue::Number(40.0)));
+        assert_eq!(last.metadata.0[0], ("in".into(), MetadataValue::Number(9.0)));
+        assert_eq!(last.metadata.0[1], ("twice".into(), MetadataValue::Number(40.0)));
         assert!(script.exchange.is_over());
         let settlement = script.settled();
         assert_eq!(settlement.outcome, Outcome::Completed);
@@ -286,7 +286,7 @@ fn trailers_end_an_answer_too() {
     script.change(Input::ResponseBody { body: unary_answer().into(), end_of_stream: false });
     assert!(!script.exchange.is_over());
     let change = script.change(Input::ResponseTrailers);
-    assert_eq!(change.metadata.0[0], ("in".to_owned(), MetadataValue::Number(9.0)));
+    assert_eq!(change.metadata.0[0], ("in".into(), MetadataValue::Number(9.0)));
     assert_eq!(script.settled().usage.output, Some(11));
 }
 

@@ -1,5 +1,7 @@
 //! [`Step`] -> Envoy's messages.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::exchange::{Phase, Step};
@@ -12,7 +14,8 @@ use crate::proto::ext_proc::common_response::ResponseStatus;
 use crate::proto::ext_proc::header_value_option::HeaderAppendAction;
 use crate::proto::ext_proc::processing_mode::{BodySendMode, HeaderSendMode};
 use crate::proto::ext_proc::processing_response::Response;
-use crate::proto::{Kind, Struct, Value};
+use crate::proto::ext_proc::value::Kind;
+use crate::proto::ext_proc::{Field, Struct, Value};
 
 /// The reply to a message of that phase.
 pub(super) fn response(phase: Phase, step: Step) -> proto::ProcessingResponse {
@@ -107,15 +110,23 @@ fn dynamic_metadata(metadata: Metadata) -> Option<Struct> {
         return None;
     }
     let fields = metadata.0.into_iter().map(|(key, value)| {
-        let kind = match value {
+        let value = match value {
             MetadataValue::Number(number) => Kind::NumberValue(number),
-            MetadataValue::Text(text) => Kind::StringValue(text),
+            MetadataValue::Text(text) => Kind::StringValue(text.into()),
         };
-        (key, Value { kind: Some(kind) })
+        let key = match key {
+            Cow::Borrowed(key) => Bytes::from_static(key.as_bytes()),
+            Cow::Owned(key) => key.into(),
+        };
+        field(key, value)
     });
-    let namespace = Struct { fields: fields.collect() };
-    let value = Value { kind: Some(Kind::StructValue(namespace)) };
-    Some(Struct { fields: [(METADATA_NAMESPACE.to_owned(), value)].into() })
+    let entries = Struct { fields: fields.collect() };
+    let namespace = Bytes::from_static(METADATA_NAMESPACE.as_bytes());
+    Some(Struct { fields: vec![field(namespace, Kind::StructValue(entries))] })
+}
+
+fn field(key: Bytes, value: Kind) -> Field {
+    Field { key, value: Some(Value { kind: Some(value) }) }
 }
 
 fn immediate(reply: LocalReply) -> proto::ImmediateResponse {

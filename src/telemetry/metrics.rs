@@ -1,5 +1,7 @@
 //! Metrics, by OpenTelemetry's conventions for generative AI, exported for Prometheus.
 
+use std::sync::Arc;
+
 use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider};
 use opentelemetry::{KeyValue, Value};
 use opentelemetry_sdk::Resource;
@@ -150,17 +152,18 @@ fn resource() -> Resource {
 }
 
 fn labels(settlement: &Settlement) -> Vec<KeyValue> {
-    let text = |value: Option<&str>| {
-        Value::from(value.filter(|text| !text.is_empty()).unwrap_or("unknown").to_owned())
+    let text = |value: &Option<Arc<str>>| match value {
+        Some(text) if !text.is_empty() => Value::String(Arc::clone(text).into()),
+        _ => Value::from("unknown"),
     };
     let operation = settlement.endpoint.map_or("unknown", |endpoint| endpoint.operation());
     let mut labels = Vec::with_capacity(7 + settlement.attributes.len());
     labels.extend([
         KeyValue::new("gen_ai.operation.name", operation),
         KeyValue::new("gen_ai.provider.name", settlement.provider().unwrap_or("unknown")),
-        KeyValue::new("gen_ai.original.model", text(settlement.original_model.as_deref())),
-        KeyValue::new("gen_ai.request.model", text(settlement.request_model.as_deref())),
-        KeyValue::new("gen_ai.response.model", text(settlement.response_model.as_deref())),
+        KeyValue::new("gen_ai.original.model", text(&settlement.original_model)),
+        KeyValue::new("gen_ai.request.model", text(&settlement.request_model)),
+        KeyValue::new("gen_ai.response.model", text(&settlement.response_model)),
     ]);
     labels
         .extend(settlement.attributes.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone())));
