@@ -103,7 +103,7 @@ fn credential(
                 spec.kind
             );
             diagnostics.push(
-                policy.error("spec.type", message).help("the backends it targets are left out until then"),
+                policy.warning("spec.type", message).help("the backends it targets are left out until then"),
             );
             return Err(Unavailable);
         }

@@ -6,7 +6,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::auth::CLIENT_CREDENTIAL_HEADERS;
 use crate::config::{self, HeaderMatchType, Host, RuleMatch};
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRuleMatch};
@@ -217,12 +216,6 @@ pub(super) fn matches(
 
 /// Why a match on a header can never hold, and what to do, if it cannot.
 fn never_seen(name: &str) -> Option<(String, &'static str)> {
-    if CLIENT_CREDENTIAL_HEADERS.contains(&name) {
-        let message = format!(
-            "clients' credentials end at the gateway: `{name}` is gone by the time Envoy chooses the backend, so that requests of this match are answered with 404"
-        );
-        return Some((message, "match on another header, which clients or a filter in front send"));
-    }
     if name.starts_with("x-ai-eg-") && name != MODEL_HEADER {
         let message = format!(
             "this match never holds: `{name}` is a name of the gateway's own, not believed from clients"

@@ -127,7 +127,7 @@ pub(super) fn compile(
             first.index, other.index
         );
         let help = "until then its requests are answered with 404; give each backend a rule, or all of them the same settings";
-        diagnostics.push(route.error(&format!("{field}.backendRefs[{}]", other.index), message).help(help));
+        diagnostics.push(route.warning(&format!("{field}.backendRefs[{}]", other.index), message).help(help));
         return without(Action::Refuse);
     }
     let clusters: Vec<ClusterPlan> = backends.iter().map(|backend| backend.service.cluster.clone()).collect();
@@ -148,7 +148,11 @@ fn backend(
     if filled(&reference.group) || filled(&reference.kind) {
         let kind = reference.kind.as_deref().unwrap_or_default();
         let message = format!("a backend of kind {kind} is not supported yet; only an AIServiceBackend is");
-        diagnostics.push(route.error(&format!("{field}.kind"), message).help("leave out group and kind"));
+        diagnostics.push(
+            route
+                .warning(&format!("{field}.kind"), message)
+                .help("until then its requests are answered with 404"),
+        );
         return None;
     }
     let namespace = reference.namespace.as_deref().unwrap_or_else(|| route.namespace());

@@ -186,7 +186,7 @@ fn schema(backend: &Located<AIServiceBackend>, diagnostics: &mut Diagnostics) ->
                 "backends that speak {name:?} are not supported yet; OpenAI, AzureOpenAI, Anthropic and Cohere are"
             );
             let help = "the rules that lead to it are left out until then";
-            diagnostics.push(backend.error("spec.schema.name", message).help(help));
+            diagnostics.push(backend.warning("spec.schema.name", message).help(help));
             return None;
         }
     }

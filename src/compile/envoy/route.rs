@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::auth::CLIENT_CREDENTIAL_HEADERS;
 use crate::config::{HeaderMatch, HeaderMatchType, RuleMatch};
 
 use crate::resources::traffic::Retry;
@@ -54,7 +55,10 @@ fn virtual_host(hostname: &str, mut routes: Vec<Value>) -> Value {
 }
 
 fn route(hostname: &str, index: usize, selected: &RuleMatch, rule: &RulePlan) -> Value {
-    let mut headers: Vec<Value> = selected.headers.iter().map(header).collect();
+    // Clients' credentials are gone by the time Envoy chooses the route. What a rule asks of them the processor has seen to: nobody
+    // else knows the routing key.
+    let remains = |wanted: &&HeaderMatch| !CLIENT_CREDENTIAL_HEADERS.contains(&wanted.name.as_str());
+    let mut headers: Vec<Value> = selected.headers.iter().filter(remains).map(header).collect();
     headers.push(json!({ "name": ROUTING_HEADER, "string_match": { "exact": rule.routing_key } }));
     let mut route = json!({
         "name": format!("{hostname}/{index}/{}/rule/{}", rule.route, rule.index),
