@@ -68,7 +68,7 @@ pub enum SourceError {
         /// The file.
         path: PathBuf,
         /// The reason, with line and column.
-        error: Box<serde_saphyr::Error>,
+        error: String,
     },
 }
 
@@ -76,9 +76,19 @@ pub enum SourceError {
 pub fn read(path: &Path) -> Result<(Runtime, Vec<Problem>), SourceError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| SourceError::Unreadable { path: path.to_owned(), error })?;
-    let config: Config = serde_saphyr::from_str(&text)
-        .map_err(|error| SourceError::Malformed { path: path.to_owned(), error: Box::new(error) })?;
+    let config = parse(&text).map_err(|error| SourceError::Malformed { path: path.to_owned(), error })?;
     Ok(Runtime::new(config))
+}
+
+/// A configuration is as large as what it configures, and its author is trusted: the parser's limits for strangers' documents do
+/// not apply.
+fn parse(text: &str) -> Result<Config, String> {
+    if text.trim_start().starts_with('{') {
+        // Most of YAML's cost is not needed for JSON, which large configurations are in.
+        return serde_json::from_str(text).map_err(|error| error.to_string());
+    }
+    let options = serde_saphyr::options! { budget: None };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
 /// Publishes the file's configuration, now and after every change, until dropped. A file that cannot be used leaves the
@@ -106,5 +116,46 @@ pub async fn follow(path: PathBuf, slot: Slot) {
             seen = Some(Vec::new());
         }
         tokio::time::sleep(POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(models: usize) -> serde_json::Value {
+        let headers =
+            |index: usize| serde_json::json!([{"name": "x-ai-eg-model", "value": format!("m{index}")}]);
+        let matches: Vec<_> =
+            (0..models).map(|index| serde_json::json!({"headers": headers(index), "rule": 0})).collect();
+        serde_json::json!({
+            "backends": [{"name": "b"}],
+            "gateways": [{
+                "authority": "a", "name": "d/gw", "models": {},
+                "hosts": [{"hostname": "*", "matches": matches}],
+                "rules": [{"route": "d/r", "backend": "b", "routingKey": "k"}],
+            }],
+        })
+    }
+
+    #[test]
+    fn large_documents_are_read_in_both_forms() {
+        let document = document(20_000);
+        for text in [document.to_string(), serde_saphyr::to_string(&document).unwrap()] {
+            let config = parse(&text).unwrap();
+            assert_eq!(config.gateways[0].hosts[0].matches.len(), 20_000);
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_named_with_its_place() {
+        let text = document(1).to_string().replace("routingKey", "routingKye");
+        for text in [
+            text.clone(),
+            serde_saphyr::to_string(&serde_json::from_str::<serde_json::Value>(&text).unwrap()).unwrap(),
+        ] {
+            let error = parse(&text).unwrap_err();
+            assert!(error.contains("routingKye") && error.contains("line"), "{error}");
+        }
     }
 }
