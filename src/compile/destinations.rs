@@ -89,7 +89,7 @@ impl<'a> Destinations<'a> {
         if tls.is_some() && endpoints.iter().any(|endpoint| self.is_embedded(endpoint)) {
             diagnostics.push(
                 backend
-                    .error("spec.endpoints[0]", "the embedded test backend does not speak TLS, which this Backend asks for")
+                    .warning("spec.endpoints[0]", "the embedded test backend does not speak TLS, which this Backend asks for")
                     .help("remove the BackendTLSPolicy, or start `aigw testbackend` with TLS and point the Backend at it"),
             );
             return Err(Unavailable);

@@ -60,8 +60,7 @@ async fn anthropics_key_goes_in_its_own_header() {
     let backend = Backend::start(&[]).await;
     let setup =
         setup.env("ANTHROPIC_API_KEY", KEY).env("ANTHROPIC_BASE_URL", format!("http://{}", backend.addr));
-    // The test backend has no such endpoint; what it was sent is what matters.
-    let seen = seen(setup, &backend, "/anthropic/v1/messages", 404).await;
+    let seen = seen(setup, &backend, "/anthropic/v1/messages", 200).await;
     assert_eq!(seen.path, "/v1/messages");
     assert_eq!(header(&seen, "x-api-key"), [KEY]);
     assert_eq!((header(&seen, "authorization").len(), header(&seen, "api-key").len()), (0, 0));

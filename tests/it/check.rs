@@ -22,9 +22,10 @@ const LATER: [(&str, &str); 9] = [
 ];
 
 /// Files that are half of something.
-const TOGETHER: [(&str, &str); 2] = [
+const TOGETHER: [(&str, &str); 3] = [
     ("stream_idle_timeout/base.yaml", "backends.yaml"),
     ("basic/anthropic-openai-local.yaml", "openai.yaml"),
+    ("inference-pool/aigwroute.yaml", "base.yaml"),
 ];
 
 fn aigw(arguments: &[&str]) -> Command {
