@@ -252,6 +252,7 @@ impl ListenerPlan {
                 .map(|rule| config::Rule {
                     route: rule.route.clone(),
                     backend: rule.backend.clone(),
+                    attempts: Vec::new(),
                     routing_key: rule.routing_key.clone(),
                 })
                 .collect(),

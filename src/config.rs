@@ -272,14 +272,21 @@ pub struct HeaderMatch {
     pub value: String,
 }
 
-/// A route rule that sends all its requests to backends of one kind.
+/// A route rule: *direct* if all its backends are of one kind, so that one reply can route and sign; *per attempt* if Envoy
+/// has to choose a backend first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rule {
     /// `namespace/name` of the AIGatewayRoute.
     pub route: String,
-    /// [`Backend::name`] of the backend; where Envoy spreads a rule over several of one kind, the first.
+    /// [`Backend::name`] of the backend of a direct rule; where Envoy spreads it over several of one kind, the first. Empty
+    /// where [`Rule::attempts`] is not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub backend: String,
+    /// [`Backend::name`]s of the backends of a rule that is served per attempt: of these, and of no others, Envoy tells the
+    /// processor for each attempt which one it is about to send the request to. Empty for a direct rule.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<String>,
     /// The value of the routing header (`x-ai-eg-route`): a keyed digest over the rule, its backends and everything that
     /// is sent to them. Envoy's route for this rule demands it, so that a request signed for one configuration can never
     /// be delivered by another.

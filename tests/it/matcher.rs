@@ -243,6 +243,7 @@ fn runtime(hosts: &[Host]) -> Runtime {
                 .map(|i| Rule {
                     route: "default/r".to_owned(),
                     backend: "only".to_owned(),
+                    attempts: Vec::new(),
                     routing_key: i.to_string(),
                 })
                 .collect(),
