@@ -29,7 +29,7 @@ use crate::endpoint::Endpoint;
 use crate::headers::{HeaderAttributes, Headers};
 use crate::mutation::{Change, LocalReply, Metadata};
 use crate::runtime::{Gateway, Rule, Runtime};
-use crate::translate::Reader;
+use crate::translate::{Pair, Reader};
 use crate::wire::openai;
 
 /// One message of Envoy.
@@ -147,6 +147,7 @@ struct Received {
 #[derive(Debug)]
 struct Sent {
     endpoint: Endpoint,
+    pair: Pair,
     rule: Arc<Rule>,
     /// The client asked for a stream.
     streaming: bool,

@@ -202,7 +202,7 @@ fn served(compiled: &Compiled, rule: &config::Rule) -> Option<String> {
     let backend = compiled.config.backends.iter().find(|backend| backend.name == rule.backend)?;
     let config::ApiSchema { name, version, prefix } = &backend.schema;
     let api = ApiTarget::new(*name, prefix.as_deref(), version.as_deref());
-    let paths = Endpoint::ALL.into_iter().filter(|endpoint| api.path(*endpoint, "m").is_some());
+    let paths = Endpoint::ALL.into_iter().filter(|endpoint| api.path(*endpoint, "m", false).is_some());
     Some(format!(
         ", since it speaks {name:?}; it serves {}",
         paths.map(Endpoint::path).collect::<Vec<_>>().join(", ")

@@ -1,7 +1,8 @@
 //! L1. What happens to bodies between client and provider.
 //!
-//! Today client and provider always speak the same dialect, so that most bytes pass untouched: a request is edited in place
-//! where a backend wants another model or the gateway wants usage reported, and an answer is read for its usage.
+//! Where client and provider speak the same dialect, most bytes pass untouched: a request is edited in place where a backend
+//! wants another model or the gateway wants usage reported, and an answer is read for its usage. Where they do not, a [`Pair`]
+//! says between which dialects bodies are translated.
 
 mod decoding;
 mod error;
@@ -10,16 +11,97 @@ mod request;
 mod stream;
 mod unary;
 
+use std::time::SystemTime;
+
 use bytes::Bytes;
 
 use self::decoding::Decoding;
 use self::observe::Observer;
-pub use self::request::{BodyEdits, Rewrite, request_body};
+pub use self::request::BodyEdits;
 use crate::codec::encoding::DecodeError;
 use crate::endpoint::Endpoint;
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, ResponsePhases};
 use crate::usage::TokenUsage;
+use crate::wire::ApiSchemaName;
+
+/// The dialect of a client's request and that of the backend it goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pair {
+    /// Both are the same, or alike enough for bytes to pass.
+    Same,
+}
+
+impl Pair {
+    /// The pair of an endpoint and a backend of that dialect; nothing where the backend cannot serve the endpoint.
+    pub fn of(endpoint: Endpoint, schema: ApiSchemaName) -> Option<Self> {
+        use Endpoint as E;
+        match (schema, endpoint) {
+            (_, E::Models | E::AnthropicModels) => None,
+            (ApiSchemaName::OpenAI, E::Rerank | E::Messages | E::CountTokens) => None,
+            (ApiSchemaName::OpenAI, _) => Some(Self::Same),
+            (
+                ApiSchemaName::AzureOpenAI,
+                E::ChatCompletions | E::Embeddings | E::Responses | E::ResponsesInputTokens,
+            ) => Some(Self::Same),
+            (ApiSchemaName::Anthropic, E::Messages | E::CountTokens) => Some(Self::Same),
+            (ApiSchemaName::Cohere, E::Rerank) => Some(Self::Same),
+            _ => None,
+        }
+    }
+}
+
+/// What there is to know of a request that goes to a backend.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestFacts<'a> {
+    /// The endpoint that was called.
+    pub endpoint: Endpoint,
+    /// The client's headers.
+    pub headers: &'a Headers,
+    /// The client's body, which [`crate::endpoint::ModelRequest::read`] accepted.
+    pub body: &'a Bytes,
+    /// The model that the backend is asked for.
+    pub model: &'a str,
+    /// The same, where it is another than the client's and the body is to say so.
+    pub model_override: Option<&'a str>,
+    /// The client asked for a stream.
+    pub streaming: bool,
+    /// The provider is to report usage at the end of the stream although the client did not ask for it.
+    pub force_usage: bool,
+    /// Configured edits of the body, applied last.
+    pub edits: &'a BodyEdits,
+}
+
+/// What a request becomes on its way to a backend. The path is [`crate::endpoint::ApiTarget::path`]'s to say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outgoing {
+    /// The new body; nothing where the client's own bytes will do.
+    pub body: Option<Bytes>,
+    /// Headers that the dialect demands, besides path and length.
+    pub headers: HeaderEdits,
+}
+
+/// Why a request cannot be sent to a backend of another dialect.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TranslateError {
+    /// The request asks for what the backend does not have; for the client to read, with status 422.
+    #[error("{0}")]
+    User(String),
+    /// The gateway's own fault.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What a request becomes on its way to the backend.
+pub fn request(pair: Pair, facts: &RequestFacts<'_>) -> Result<Outgoing, TranslateError> {
+    match pair {
+        Pair::Same => {
+            let body = request::same(facts)
+                .map_err(|error| TranslateError::User(format!("malformed request: {error}")))?;
+            Ok(Outgoing { body, headers: HeaderEdits::default() })
+        }
+    }
+}
 
 /// Limits the encodings a provider may answer with to those that can be read here.
 pub fn accept_encoding(headers: &Headers, edits: &mut HeaderEdits) {
@@ -39,7 +121,13 @@ pub fn accept_encoding(headers: &Headers, edits: &mut HeaderEdits) {
 
 /// What decides how an answer is read.
 #[derive(Debug, Clone, Copy)]
-pub struct Answer {
+pub struct Answer<'a> {
+    /// Between which dialects.
+    pub pair: Pair,
+    /// The model that the backend was asked for; the answer's own where the provider does not name one.
+    pub model: &'a str,
+    /// When the answer began; translated answers carry it.
+    pub created: SystemTime,
     /// The endpoint that was called.
     pub endpoint: Endpoint,
     /// The client asked for a stream.
@@ -97,7 +185,7 @@ impl Report {
 const MAX_BUFFERED: u64 = 1024 * 1024;
 
 /// Decides how an answer with these headers is read.
-pub fn plan(answer: &Answer, headers: &Headers) -> Plan {
+pub fn plan(answer: &Answer<'_>, headers: &Headers) -> Plan {
     let content_type = headers.text("content-type");
     let decoding = Decoding::of(headers.text("content-encoding").unwrap_or_default().trim());
     let mut edits = HeaderEdits::default();

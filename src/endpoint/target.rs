@@ -34,8 +34,10 @@ impl ApiTarget {
         self.schema
     }
 
-    /// Path and query of `endpoint` for `model`; nothing where the dialect has no such endpoint.
-    pub fn path(&self, endpoint: Endpoint, model: &str) -> Option<String> {
+    /// Path and query of `endpoint` for `model`; nothing where the dialect has no such endpoint. Some dialects have another path
+    /// for answers that stream.
+    pub fn path(&self, endpoint: Endpoint, model: &str, streaming: bool) -> Option<String> {
+        _ = streaming;
         match self.schema {
             ApiSchemaName::OpenAI => match endpoint {
                 Endpoint::Tokenize => Some("/tokenize".to_owned()),
@@ -125,7 +127,7 @@ mod tests {
         version: Option<&str>,
         endpoint: Endpoint,
     ) -> Option<String> {
-        ApiTarget::new(schema, prefix, version).path(endpoint, "m")
+        ApiTarget::new(schema, prefix, version).path(endpoint, "m", false)
     }
 
     #[test]
@@ -176,7 +178,7 @@ mod tests {
             [("../x", "..%2Fx"), ("a?b#c", "a%3Fb%23c"), ("..", "%2E%2E"), ("gpt-4.1", "gpt-4.1")]
         {
             let expected = format!("/openai/deployments/{shown}/embeddings?api-version=v");
-            assert_eq!(azure.path(Endpoint::Embeddings, model), Some(expected));
+            assert_eq!(azure.path(Endpoint::Embeddings, model, false), Some(expected));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
 use crate::runtime::{Gateway, Route, Rule};
-use crate::translate::{self, Rewrite};
+use crate::translate::{self, Outgoing, Pair, RequestFacts, TranslateError};
 use crate::wire::openai;
 
 /// Names the model in route matches, labels and logs.
@@ -121,23 +121,37 @@ impl Exchange {
         let backend = &rule.backend;
         let model = peek.model.as_deref().unwrap_or_default();
         let effective_model = backend.model_override.as_deref().unwrap_or(model);
-        let Some(target) = backend.api.path(endpoint, effective_model) else {
+        let pair = Pair::of(endpoint, backend.api.schema());
+        let path = backend.api.path(endpoint, effective_model, peek.streaming);
+        let Some((pair, target)) = pair.zip(path) else {
             let message = format!("the backend of model {model:?} does not serve {}", endpoint.path());
             let body = openai::error_body("UnprocessableEntity", 422, &message);
             return self.reply(LocalReply::json(422, "unsupported_endpoint", body));
         };
         let force_usage = peek.streaming && endpoint.usage_is_optional() && !peek.include_usage;
         let in_path = backend.api.names_model_in_path(endpoint);
-        let rewrite = Rewrite {
-            model: backend.model_override.as_deref().filter(|_| !in_path),
+        let facts = RequestFacts {
+            endpoint,
+            headers,
+            body,
+            model: effective_model,
+            model_override: backend.model_override.as_deref().filter(|_| !in_path),
+            streaming: peek.streaming,
             force_usage,
             edits: &backend.body_edits,
         };
-        let content_type = headers.text("content-type").unwrap_or_default();
-        let new_body = match translate::request_body(endpoint, content_type, body, &rewrite) {
-            Ok(new_body) => new_body,
-            Err(error) => return self.malformed("malformed_request", &format!("malformed request: {error}")),
+        let outgoing = match translate::request(pair, &facts) {
+            Ok(outgoing) => outgoing,
+            Err(TranslateError::User(message)) => {
+                let body = openai::error_body("UnprocessableEntity", 422, &message);
+                return self.reply(LocalReply::json(422, "untranslatable", body));
+            }
+            Err(TranslateError::Internal(message)) => {
+                let body = openai::error_body("InternalError", 500, &message);
+                return self.reply(LocalReply::json(500, "translation_failed", body));
+            }
         };
+        let Outgoing { body: new_body, headers: mut edits } = outgoing;
         self.note(|settlement| {
             settlement.rule = Some(Arc::clone(rule));
             if let Some(model) = &backend.model_override {
@@ -145,7 +159,6 @@ impl Exchange {
             }
         });
 
-        let mut edits = HeaderEdits::default();
         let path = headers.get_bytes(":path").unwrap_or_default();
         edits.set(MODEL_HEADER, Bytes::copy_from_slice(model.as_bytes()));
         edits.set(ORIGINAL_PATH_HEADER, path.clone());
@@ -180,8 +193,13 @@ impl Exchange {
         };
         // From here on the runtime this began with is not needed: the rule holds all that is.
         self.gateway = None;
-        let sent =
-            Sent { endpoint, rule: Arc::clone(rule), streaming: peek.streaming, hide_usage: force_usage };
+        let sent = Sent {
+            endpoint,
+            pair,
+            rule: Arc::clone(rule),
+            streaming: peek.streaming,
+            hide_usage: force_usage,
+        };
         (State::AwaitAnswer(Box::new(sent)), Step::Continue(change))
     }
 }

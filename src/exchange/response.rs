@@ -1,6 +1,6 @@
 //! The provider's side of an exchange: what is read from an answer, and what the client gets of it.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -28,7 +28,12 @@ impl Exchange {
             }
             return (State::Over, Step::default());
         }
+        let model = self.account.as_ref().and_then(|settlement| settlement.request_model.clone());
         let answer = Answer {
+            pair: sent.pair,
+            model: model.as_deref().unwrap_or_default(),
+            // Until the wall clock comes in with each message.
+            created: SystemTime::UNIX_EPOCH,
             endpoint: sent.endpoint,
             streaming: sent.streaming,
             hide_usage: sent.hide_usage,

@@ -23,7 +23,7 @@ enum Form {
 /// The wrapper for an answer with an error status: none where the client understands the body as it is, or where the
 /// endpoint's errors are passed on whatever they are.
 pub(super) fn wrapper(
-    answer: &Answer,
+    answer: &Answer<'_>,
     content_type: Option<&str>,
     decoding: Decoding,
     edits: &mut HeaderEdits,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::codec::json::{self, Edit};
 use crate::codec::multipart::Form;
-use crate::endpoint::Endpoint;
+use crate::translate::RequestFacts;
 
 /// Configured edits of JSON bodies. A path names nested members with dots (`a.b`, `\.` for a dot in a name); a value is a
 /// JSON document, or else taken as a string.
@@ -28,6 +28,14 @@ impl BodyEdits {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    fn paths(&self) -> Vec<Vec<&str>> {
+        self.0.iter().map(|(path, _)| path.iter().map(String::as_str).collect()).collect()
+    }
+
+    fn changes<'a>(&'a self, paths: &'a [Vec<&'a str>]) -> impl Iterator<Item = Edit<'a>> {
+        paths.iter().zip(&self.0).map(|(path, (_, value))| Edit { path, value: value.as_deref() })
+    }
 }
 
 fn split(path: &str) -> Vec<String> {
@@ -45,57 +53,62 @@ fn split(path: &str) -> Vec<String> {
     parts
 }
 
-/// What is to be changed of a request's body.
-#[derive(Debug, Clone, Copy)]
-pub struct Rewrite<'a> {
-    /// Takes the place of the model.
-    pub model: Option<&'a str>,
-    /// Asks for usage at the end of the stream.
-    pub force_usage: bool,
-    /// Applied last.
-    pub edits: &'a BodyEdits,
-}
-
-/// The new body of a request, or nothing where the client's own bytes will do. Bytes that are not edited stay as they are. The
-/// body must be what [`crate::endpoint::ModelRequest::read`] accepted; the error says what is wrong if it is not.
-pub fn request_body(
-    endpoint: Endpoint,
-    content_type: &str,
-    body: &[u8],
-    rewrite: &Rewrite<'_>,
-) -> Result<Option<Bytes>, String> {
+/// The new body of a request whose dialect stays, or nothing where the client's own bytes will do. Bytes that are not edited
+/// stay as they are. The body must be what [`crate::endpoint::ModelRequest::read`] accepted; the error says what is wrong if it
+/// is not.
+pub(super) fn same(facts: &RequestFacts<'_>) -> Result<Option<Bytes>, String> {
+    let RequestFacts { endpoint, headers, body, model_override, force_usage, edits, .. } = *facts;
     if endpoint.is_multipart() {
-        let Some(model) = rewrite.model else { return Ok(None) };
+        let Some(model) = model_override else { return Ok(None) };
+        let content_type = headers.text("content-type").unwrap_or_default();
         let form = Form::parse(content_type, body).map_err(|error| error.to_string())?;
         return Ok(form.with_text("model", model).map_err(|error| error.to_string())?.map(Bytes::from));
     }
-    let model = rewrite.model.map(json::quoted);
-    let configured: Vec<Vec<&str>> =
-        rewrite.edits.0.iter().map(|(path, _)| path.iter().map(String::as_str).collect()).collect();
-    let mut edits = Vec::with_capacity(2 + configured.len());
+    let model = model_override.map(json::quoted);
+    let configured = edits.paths();
+    let mut changes = Vec::with_capacity(2 + configured.len());
     if let Some(model) = &model {
-        edits.push(Edit { path: &["model"], value: Some(model) });
+        changes.push(Edit { path: &["model"], value: Some(model) });
     }
-    if rewrite.force_usage {
-        edits.push(Edit { path: &["stream_options", "include_usage"], value: Some(b"true") });
+    if force_usage {
+        changes.push(Edit { path: &["stream_options", "include_usage"], value: Some(b"true") });
     }
-    for (path, (_, value)) in configured.iter().zip(&rewrite.edits.0) {
-        edits.push(Edit { path, value: value.as_deref() });
-    }
-    if edits.is_empty() {
+    changes.extend(edits.changes(&configured));
+    if changes.is_empty() {
         return Ok(None);
     }
-    json::edit(body, &edits).map(|body| Some(body.into())).map_err(|error| error.to_string())
+    json::edit(body, &changes).map(|body| Some(body.into())).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::endpoint::Endpoint;
+    use crate::headers::Headers;
+
+    fn facts<'a>(
+        endpoint: Endpoint,
+        headers: &'a Headers,
+        body: &'a Bytes,
+        model_override: Option<&'a str>,
+        edits: &'a BodyEdits,
+    ) -> RequestFacts<'a> {
+        let model = model_override.unwrap_or("m");
+        RequestFacts {
+            endpoint,
+            headers,
+            body,
+            model,
+            model_override,
+            streaming: false,
+            force_usage: false,
+            edits,
+        }
+    }
 
     fn edited(body: &str, edits: &BodyEdits) -> String {
-        let rewrite = Rewrite { model: None, force_usage: false, edits };
-        let body =
-            request_body(Endpoint::ChatCompletions, "application/json", body.as_bytes(), &rewrite).unwrap();
+        let (headers, body) = (Headers::default(), Bytes::copy_from_slice(body.as_bytes()));
+        let body = same(&facts(Endpoint::ChatCompletions, &headers, &body, None, edits)).unwrap();
         String::from_utf8(body.unwrap().to_vec()).unwrap()
     }
 
@@ -117,10 +130,10 @@ mod tests {
     fn a_form_gets_another_model_and_keeps_the_rest() {
         let body = "--b\r\ncontent-disposition: form-data; name=model\r\n\r\nold\r\n\
                     --b\r\ncontent-disposition: form-data; name=file\r\n\r\n\0\r\n--b--";
-        let rewrite = Rewrite { model: Some("new"), force_usage: false, edits: &BodyEdits::default() };
-        let content_type = "multipart/form-data; boundary=b";
+        let headers: Headers = [("content-type", "multipart/form-data; boundary=b")].into_iter().collect();
+        let (bytes, edits) = (Bytes::from(body), BodyEdits::default());
         let new =
-            request_body(Endpoint::Translations, content_type, body.as_bytes(), &rewrite).unwrap().unwrap();
+            same(&facts(Endpoint::Translations, &headers, &bytes, Some("new"), &edits)).unwrap().unwrap();
         assert_eq!(String::from_utf8(new.to_vec()).unwrap(), body.replace("old", "new"));
     }
 }
