@@ -1,13 +1,25 @@
 //! L1. Credentials: how a request is signed for the backend it goes to, and which client headers never get there.
 
+mod request;
+
 use bytes::Bytes;
 use secrecy::{ExposeSecret, SecretString};
 
+pub use self::request::{CredentialMetadata, SignError, SigningRequest};
 use crate::headers::{HeaderEdits, Headers};
 
-/// Headers by which clients authenticate to the gateway. No provider ever sees the client's value of one.
-pub const CLIENT_CREDENTIAL_HEADERS: [&str; 6] =
-    ["authorization", "x-api-key", "api-key", "x-goog-api-key", "proxy-authorization", "cookie"];
+/// Headers by which clients authenticate to the gateway, or sign. No provider ever sees the client's value of one.
+pub const CLIENT_CREDENTIAL_HEADERS: [&str; 9] = [
+    "authorization",
+    "x-api-key",
+    "api-key",
+    "x-goog-api-key",
+    "proxy-authorization",
+    "cookie",
+    "x-amz-date",
+    "x-amz-security-token",
+    "x-amz-content-sha256",
+];
 
 /// A static credential: one header with a secret value.
 #[derive(Debug, Clone)]
@@ -44,9 +56,10 @@ impl Credential {
         Ok(Self { header: "x-api-key", value: usable(key)?.into() })
     }
 
-    /// Puts the credential on a request, over whatever earlier edits set.
-    pub fn sign(&self, edits: &mut HeaderEdits) {
+    /// Puts the credential on a request, over whatever earlier edits set. A request that cannot be signed must not be sent.
+    pub fn sign(&self, _request: &SigningRequest<'_>, edits: &mut HeaderEdits) -> Result<(), SignError> {
         edits.set(self.header, Bytes::copy_from_slice(self.value.expose_secret().as_bytes()));
+        Ok(())
     }
 }
 
@@ -74,23 +87,34 @@ pub fn strip_client_credentials(headers: &Headers, edits: &mut HeaderEdits) {
 mod tests {
     use super::*;
 
+    fn signed(credential: &Credential) -> Vec<(Bytes, Bytes)> {
+        let mut edits = HeaderEdits::default();
+        let request = SigningRequest {
+            method: b"POST",
+            path: "/v1/chat/completions",
+            upstream_host: None,
+            body: b"{}",
+            headers: &Headers::default(),
+            credential_metadata: &CredentialMetadata::default(),
+            wall: std::time::SystemTime::UNIX_EPOCH,
+        };
+        credential.sign(&request, &mut edits).unwrap();
+        edits.set
+    }
+
     #[test]
     fn the_key_is_trimmed_and_sent_as_bearer() {
-        let mut edits = HeaderEdits::default();
-        Credential::bearer(&" sk-1\n".into()).unwrap().sign(&mut edits);
-        assert_eq!(edits.set, [(Bytes::from("authorization"), Bytes::from("Bearer sk-1"))]);
+        let credential = Credential::bearer(&" sk-1\n".into()).unwrap();
+        assert_eq!(signed(&credential), [(Bytes::from("authorization"), Bytes::from("Bearer sk-1"))]);
     }
 
     #[test]
     fn each_kind_has_its_header() {
-        let signed = |credential: Result<Credential, _>| {
-            let mut edits = HeaderEdits::default();
-            credential.unwrap().sign(&mut edits);
-            edits.set
-        };
         let key = "k".into();
-        assert_eq!(signed(Credential::azure_key(&key)), [(Bytes::from("api-key"), Bytes::from("k"))]);
-        assert_eq!(signed(Credential::anthropic_key(&key)), [(Bytes::from("x-api-key"), Bytes::from("k"))]);
+        let azure = Credential::azure_key(&key).unwrap();
+        assert_eq!(signed(&azure), [(Bytes::from("api-key"), Bytes::from("k"))]);
+        let anthropic = Credential::anthropic_key(&key).unwrap();
+        assert_eq!(signed(&anthropic), [(Bytes::from("x-api-key"), Bytes::from("k"))]);
     }
 
     #[test]

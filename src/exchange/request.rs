@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{Exchange, Received, Sent, State, Step};
-use crate::auth;
+use crate::auth::{self, CredentialMetadata, SignError, SigningRequest};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
@@ -164,7 +164,7 @@ impl Exchange {
         edits.set(ORIGINAL_PATH_HEADER, path.clone());
         edits.set(ENVOY_ORIGINAL_PATH_HEADER, path);
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
-        edits.set(":path", target);
+        edits.set(":path", target.clone());
         if let Some(body) = &new_body {
             edits.set("content-length", body.len().to_string());
         }
@@ -173,7 +173,18 @@ impl Exchange {
         auth::strip_client_credentials(headers, &mut edits);
         backend.mutate_headers(headers, &mut edits);
         if let Some(credential) = &backend.credential {
-            credential.sign(&mut edits);
+            let signing = SigningRequest {
+                method: headers.get(":method").unwrap_or_default(),
+                path: &target,
+                upstream_host: None,
+                body: new_body.as_ref().unwrap_or(body),
+                headers,
+                credential_metadata: &CredentialMetadata::default(),
+                wall: std::time::SystemTime::UNIX_EPOCH,
+            };
+            if let Err(error) = credential.sign(&signing, &mut edits) {
+                return self.unsigned(&error);
+            }
         }
 
         let mut metadata = Metadata::default();
@@ -201,6 +212,17 @@ impl Exchange {
             hide_usage: force_usage,
         };
         (State::AwaitAnswer(Box::new(sent)), Step::Continue(change))
+    }
+
+    /// The answer where there is no credential to sign with.
+    fn unsigned(&mut self, error: &SignError) -> (State, Step) {
+        let (status, kind, details) = match error {
+            SignError::Missing => (401, "Unauthorized", "missing_credential"),
+            SignError::Unavailable(_) => (503, "ServiceUnavailable", "credential_unavailable"),
+            SignError::Unusable(_) => (500, "InternalServerError", "credential_unusable"),
+        };
+        let body = openai::error_body(kind, status, &error.to_string());
+        self.reply(LocalReply::json(status, details, body))
     }
 }
 
