@@ -1,9 +1,11 @@
 //! L1. The endpoints clients can call: which path is which, where each goes at a backend of which dialect, and what its
 //! requests say.
 
+mod paths;
 mod request;
 mod target;
 
+pub use self::paths::{InvalidPrefixes, Paths, Prefixes};
 pub use self::request::{ModelRequest, Refused};
 pub use self::target::ApiTarget;
 use crate::wire::ApiSchemaName;
@@ -51,12 +53,12 @@ impl Endpoint {
         Self::AnthropicModels,
     ];
 
-    /// The endpoint of a request path without its query, by exact comparison.
+    /// The endpoint of a default path without its query, by exact comparison; see [`Paths`] for others.
     pub fn of_path(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|endpoint| endpoint.path() == path)
     }
 
-    /// The path clients use.
+    /// The path clients use, unless [`Paths`] says otherwise.
     pub fn path(self) -> &'static str {
         match self {
             Self::ChatCompletions => "/v1/chat/completions",

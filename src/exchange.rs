@@ -25,7 +25,7 @@ pub use self::request::{
     ENVOY_ORIGINAL_PATH_HEADER, MODEL_HEADER, NO_ROUTE, ORIGINAL_PATH_HEADER, ROUTING_HEADER, matched_values,
 };
 pub use self::settlement::{Outcome, Settlement};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Paths};
 use crate::headers::{HeaderAttributes, Headers};
 use crate::mutation::{Change, LocalReply, Metadata};
 use crate::runtime::{Gateway, Rule, Runtime};
@@ -101,11 +101,20 @@ pub enum Violation {
     Unreadable(String),
 }
 
+/// What all exchanges of a processor have in common, whatever the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Which path is which endpoint.
+    pub paths: Paths,
+    /// Which request headers are told in telemetry.
+    pub attributes: HeaderAttributes,
+}
+
 /// The state machine. It keeps the runtime it began with.
 #[derive(Debug)]
 pub struct Exchange {
     gateway: Option<Arc<Gateway>>,
-    attributes: Arc<HeaderAttributes>,
+    settings: Arc<Settings>,
     state: State,
     /// Taken when the exchange is settled; from then on nothing more is noted.
     account: Option<Box<Settlement>>,
@@ -164,17 +173,17 @@ struct Reading {
 
 impl Exchange {
     /// An exchange with the gateway that `authority` names. Without a runtime, or with a name that it does not know, every
-    /// request that would go to a provider is refused. `attributes` says which request headers are told in telemetry.
+    /// request that would go to a provider is refused.
     pub fn new(
         runtime: Option<Arc<Runtime>>,
         authority: &str,
-        attributes: Arc<HeaderAttributes>,
+        settings: Arc<Settings>,
         now: Instant,
     ) -> Self {
         let gateway = runtime.and_then(|runtime| runtime.gateway(authority));
         let mut settlement = Settlement::new(now);
         settlement.gateway = gateway.as_ref().map(|gateway| Arc::clone(&gateway.name));
-        Self { gateway, attributes, state: State::Start, account: Some(Box::new(settlement)) }
+        Self { gateway, settings, state: State::Start, account: Some(Box::new(settlement)) }
     }
 
     /// Takes one message; `now` is when it came.

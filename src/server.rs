@@ -17,9 +17,8 @@ pub use self::health::Health;
 pub use self::listen::Listen;
 use self::listen::{Listener, Stream};
 use self::workers::{Services, Workers};
-use crate::exchange::Settlement;
+use crate::exchange::{Settings, Settlement};
 use crate::extproc::{self, ActiveExchanges};
-use crate::headers::HeaderAttributes;
 use crate::source::Slot;
 use crate::telemetry::{Metrics, log_settlement};
 
@@ -32,8 +31,8 @@ pub struct ProcessorOptions {
     pub admin: Option<Listen>,
     /// The runtime it serves, now and after every change.
     pub slot: Slot,
-    /// Which request headers are told in telemetry.
-    pub attributes: HeaderAttributes,
+    /// The paths it serves, and which request headers are told in telemetry.
+    pub settings: Settings,
 }
 
 /// A running processor. Dropping it stops it at once; [`Processor::shutdown`] lets exchanges end first.
@@ -54,7 +53,7 @@ pub struct Processor {
 impl Processor {
     /// Opens the listeners and serves on them. Fails, naming the address, if one cannot be opened; then none is.
     pub fn start(options: ProcessorOptions) -> anyhow::Result<Self> {
-        let ProcessorOptions { listen, admin, slot, attributes } = options;
+        let ProcessorOptions { listen, admin, slot, settings } = options;
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
         let (settler, settlements) = extproc::settler();
@@ -69,7 +68,7 @@ impl Processor {
         if let Some(listener) = admin_listener {
             others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), slot.clone())));
         }
-        let processor = extproc::Service::new(slot, attributes, settler);
+        let processor = extproc::Service::new(slot, settings, settler);
         let services = Services { processor, health: health.clone(), stop: stop.clone(), cut: cut.clone() };
         let workers = Workers::start(&services)?;
         let grpc = spawn(serve_grpc(listener, workers, stop.clone()));

@@ -34,6 +34,7 @@ pub use options::RunOptions;
 pub use ports::PortError;
 
 use crate::compile::{Compiled, EmbeddedBackend};
+use crate::exchange::Settings;
 use crate::resources::Memory;
 use crate::runtime::Runtime;
 use crate::server::{Listen, Processor, ProcessorOptions};
@@ -276,7 +277,7 @@ fn start_processor(
         listen: Listen::Unix(folder.extproc_socket()),
         admin: Some(Listen::Tcp(options.admin_address())),
         slot: slot.clone(),
-        attributes: options.attributes.resolve(),
+        settings: Settings { attributes: options.attributes.resolve(), ..Settings::default() },
     };
     Processor::start(processor)
         .map_err(|error| RunError::Part { part: "the processor".to_owned(), reason: format!("{error:#}") })

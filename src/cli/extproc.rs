@@ -8,6 +8,7 @@ use anyhow::Context;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::exchange::Settings;
 use crate::headers::HeaderMapping;
 use crate::server::{Listen, Processor, ProcessorOptions};
 use crate::source::{self, Slot};
@@ -88,7 +89,7 @@ pub(super) async fn run(options: Options) -> anyhow::Result<()> {
         listen,
         admin: Some(admin),
         slot: slot.clone(),
-        attributes: attributes.resolve(),
+        settings: Settings { attributes: attributes.resolve(), ..Settings::default() },
     })?;
     let (runtime, problems) = source::read(&config).context("the configuration cannot be used")?;
     for problem in problems {

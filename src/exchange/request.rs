@@ -34,7 +34,7 @@ const MAX_ECHO: usize = 1024;
 impl Exchange {
     pub(super) fn request_headers(&mut self, headers: Headers, end_of_stream: bool) -> (State, Step) {
         let path = headers.text(":path").unwrap_or_default();
-        let Some(endpoint) = Endpoint::of_path(path.split('?').next().unwrap_or_default()) else {
+        let Some(endpoint) = self.settings.paths.endpoint(path.split('?').next().unwrap_or_default()) else {
             let shown = &path[..path.floor_char_boundary(MAX_ECHO)];
             let body = format!("unsupported path: {shown}");
             return self.reply(LocalReply::text(404, "unsupported_path", body));
@@ -84,7 +84,7 @@ impl Exchange {
         if let Some(problem) = model_problem(model) {
             return self.malformed("invalid_model", &problem);
         }
-        let attributes = self.attributes.metrics.attributes(&headers);
+        let attributes = self.settings.attributes.metrics.attributes(&headers);
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         self.note(|settlement| {
             let model: Arc<str> = model.into();
@@ -189,7 +189,7 @@ impl Exchange {
 
         let mut metadata = Metadata::default();
         metadata.text("backend_name", &*backend.name);
-        for (attribute, value) in self.attributes.logs.attributes(headers) {
+        for (attribute, value) in self.settings.attributes.logs.attributes(headers) {
             metadata.text(attribute.to_owned(), value);
         }
         if let Some(body) = &new_body {

@@ -58,12 +58,11 @@ fn runtime_of(config: Value) -> Arc<Runtime> {
     Arc::new(Runtime::new(config).0)
 }
 
-fn attributes() -> Arc<HeaderAttributes> {
+fn settings() -> Arc<Settings> {
     let mapping = |text: &str| text.parse().unwrap();
-    Arc::new(HeaderAttributes {
-        metrics: mapping("x-team:team"),
-        logs: mapping("agent-session-id:session.id"),
-    })
+    let attributes =
+        HeaderAttributes { metrics: mapping("x-team:team"), logs: mapping("agent-session-id:session.id") };
+    Arc::new(Settings { attributes, ..Settings::default() })
 }
 
 /// Envoy's side of one exchange.
@@ -75,7 +74,7 @@ struct Script {
 impl Script {
     fn new() -> Self {
         let now = Instant::now();
-        Self { exchange: Exchange::new(Some(runtime()), AUTHORITY, attributes(), now), now }
+        Self { exchange: Exchange::new(Some(runtime()), AUTHORITY, settings(), now), now }
     }
 
     fn send(&mut self, input: Input) -> Result<Step, Violation> {
@@ -594,7 +593,7 @@ fn script_with(schema: &Value) -> Script {
         }],
     }));
     let now = Instant::now();
-    Script { exchange: Exchange::new(Some(runtime), AUTHORITY, attributes(), now), now }
+    Script { exchange: Exchange::new(Some(runtime), AUTHORITY, settings(), now), now }
 }
 
 #[test]
@@ -681,7 +680,7 @@ fn rerank_is_read() {
 #[test]
 fn an_unknown_gateway_is_refused() {
     for runtime in [None, Some(runtime())] {
-        let mut exchange = Exchange::new(runtime, "someone.else", attributes(), Instant::now());
+        let mut exchange = Exchange::new(runtime, "someone.else", settings(), Instant::now());
         let step =
             exchange.handle(request_headers("POST", "/v1/chat/completions", &[]), Instant::now()).unwrap();
         assert!(matches!(step, Step::Reply(LocalReply { status: 503, .. })));

@@ -9,8 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::settle::{Guard, Settler};
 use super::{decode, encode};
-use crate::exchange::{Exchange, Phase};
-use crate::headers::HeaderAttributes;
+use crate::exchange::{Exchange, Phase, Settings};
 use crate::proto::ext_proc::external_processor_server::ExternalProcessor;
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
 use crate::source::Slot;
@@ -19,15 +18,14 @@ use crate::source::Slot;
 #[derive(Debug, Clone)]
 pub struct Service {
     slot: Slot,
-    attributes: Arc<HeaderAttributes>,
+    settings: Arc<Settings>,
     settler: Settler,
 }
 
 impl Service {
-    /// A service whose exchanges begin with the runtime that is in `slot` then, and leave their settlements with `settler`;
-    /// `attributes` says which request headers are told in telemetry.
-    pub fn new(slot: Slot, attributes: HeaderAttributes, settler: Settler) -> Self {
-        Self { slot, attributes: Arc::new(attributes), settler }
+    /// A service whose exchanges begin with the runtime that is in `slot` then, and leave their settlements with `settler`.
+    pub fn new(slot: Slot, settings: Settings, settler: Settler) -> Self {
+        Self { slot, settings: Arc::new(settings), settler }
     }
 }
 
@@ -45,7 +43,7 @@ impl ExternalProcessor for Service {
         let exchange = Exchange::new(
             self.slot.load(),
             authority.unwrap_or_default(),
-            Arc::clone(&self.attributes),
+            Arc::clone(&self.settings),
             Instant::now(),
         );
         let guard = self.settler.guard(exchange);

@@ -52,7 +52,7 @@ impl Rig {
             listen: Listen::Unix(socket.clone()),
             admin: Some(Listen::Tcp(([127, 0, 0, 1], 0).into())),
             slot: slot.clone(),
-            attributes: ai_gateway::headers::HeaderAttributes::default(),
+            settings: ai_gateway::exchange::Settings::default(),
         };
         let processor = Processor::start(options).unwrap();
         Self { processor, slot, socket, _dir: dir }

@@ -66,7 +66,7 @@ impl Planes {
             listen: Listen::Unix(self.dir.path().join("extproc.sock")),
             admin: Some(Listen::Unix(self.admin_socket())),
             slot: slot.clone(),
-            attributes: ai_gateway::headers::HeaderAttributes::default(),
+            settings: ai_gateway::exchange::Settings::default(),
         };
         let processor = Processor::start(options).expect("a processor");
         self.publish(&slot, yaml);
