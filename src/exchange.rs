@@ -205,9 +205,11 @@ impl Exchange {
                 self.foreign_answer(&headers)
             }
             (State::Reading(reading), Input::ResponseBody { body, end_of_stream }) => {
-                self.response_body(*reading, body, end_of_stream, now)?
+                self.response_body(reading, body, end_of_stream, now)?
             }
-            (State::Reading(reading), Input::ResponseTrailers) => self.response_trailers(*reading, now),
+            (State::Reading(mut reading), Input::ResponseTrailers) => {
+                self.response_trailers(&mut reading, now)
+            }
             (
                 State::Passing,
                 Input::ResponseBody { .. }

@@ -9,5 +9,5 @@ mod service;
 mod settle;
 
 pub(crate) use service::Authority;
-pub use service::Service;
+pub use service::{Replies, Service};
 pub use settle::{ActiveExchanges, Settler, settler};

@@ -55,7 +55,7 @@ impl Exchange {
 
     pub(super) fn response_body(
         &mut self,
-        mut reading: Reading,
+        mut reading: Box<Reading>,
         body: Bytes,
         end_of_stream: bool,
         now: Instant,
@@ -66,7 +66,7 @@ impl Exchange {
         let body = self.read(&mut reading, body, end_of_stream)?;
         let mut change = Change { body, ..Change::default() };
         if !end_of_stream {
-            return Ok((State::Reading(Box::new(reading)), Step::Continue(change)));
+            return Ok((State::Reading(reading), Step::Continue(change)));
         }
         self.complete(&reading, now);
         change.metadata = self.closing_metadata(&reading.rule);
@@ -74,9 +74,9 @@ impl Exchange {
     }
 
     /// Trailers end a body whose last chunk did not say that it was the last.
-    pub(super) fn response_trailers(&mut self, mut reading: Reading, now: Instant) -> (State, Step) {
+    pub(super) fn response_trailers(&mut self, reading: &mut Reading, now: Instant) -> (State, Step) {
         reading.reader.finish();
-        self.complete(&reading, now);
+        self.complete(reading, now);
         let metadata = self.closing_metadata(&reading.rule);
         (State::Over, Step::Continue(Change { metadata, ..Change::default() }))
     }

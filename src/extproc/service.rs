@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::settle::{Guard, Settler};
@@ -29,8 +30,6 @@ impl Service {
     }
 }
 
-type Replies = Pin<Box<dyn Stream<Item = Result<ProcessingResponse, Status>> + Send>>;
-
 #[tonic::async_trait]
 impl ExternalProcessor for Service {
     type ProcessStream = Replies;
@@ -47,7 +46,7 @@ impl ExternalProcessor for Service {
             Instant::now(),
         );
         let guard = self.settler.guard(exchange);
-        Ok(Response::new(Box::pin(replies(request.into_inner(), guard))))
+        Ok(Response::new(Replies { inbound: request.into_inner(), guard, ended: false }))
     }
 }
 
@@ -57,19 +56,34 @@ pub(crate) struct Authority(pub(crate) http::uri::Authority);
 
 /// One reply for each message, for as long as Envoy sends some. A message that does not fit ends the stream with a status:
 /// never with OK, because Envoy lets the rest of a body pass unprocessed after that.
-fn replies(
-    inbound: impl Stream<Item = Result<ProcessingRequest, Status>> + Send + Unpin + 'static,
+///
+/// A type of its own rather than a combinator: one of these is kept for every request in flight, and a combinator would move
+/// all of it at every message.
+#[derive(Debug)]
+pub struct Replies {
+    inbound: Streaming<ProcessingRequest>,
     guard: Guard,
-) -> impl Stream<Item = Result<ProcessingResponse, Status>> + Send {
-    stream::unfold(Some((inbound, guard)), |state| async move {
-        let (mut inbound, mut guard) = state?;
-        // An error means that Envoy reset the stream: there is nobody left to answer.
-        let Ok(message) = inbound.next().await? else { return None };
-        match reply(message, &mut guard) {
-            Ok(response) => Some((Ok(response), Some((inbound, guard)))),
-            Err(status) => Some((Err(status), None)),
+    ended: bool,
+}
+
+impl Stream for Replies {
+    type Item = Result<ProcessingResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if this.ended {
+            return Poll::Ready(None);
         }
-    })
+        // An error means that Envoy reset the stream: there is nobody left to answer.
+        let Some(Ok(message)) = ready!(Pin::new(&mut this.inbound).poll_next(cx)) else {
+            this.ended = true;
+            this.guard.settle();
+            return Poll::Ready(None);
+        };
+        let reply = reply(message, &mut this.guard);
+        this.ended = reply.is_err();
+        Poll::Ready(Some(reply))
+    }
 }
 
 fn reply(message: ProcessingRequest, guard: &mut Guard) -> Result<ProcessingResponse, Status> {

@@ -64,7 +64,8 @@ impl Guard {
         step
     }
 
-    fn settle(&mut self) {
+    /// Settles the exchange as it is. Harmless to call again.
+    pub(super) fn settle(&mut self) {
         if let Some(settlement) = self.exchange.settle(Instant::now()) {
             // The queue is gone only after the process was told to stop without waiting.
             let _ = self.settler.settlements.send(settlement);

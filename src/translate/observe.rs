@@ -1,8 +1,9 @@
 //! What single stream events say, by the dialect they are in.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
-use memchr::memmem;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -10,6 +11,13 @@ use super::Report;
 use crate::codec::sse::Event;
 use crate::endpoint::Endpoint;
 use crate::usage::{AnthropicCounts, TokenUsage};
+
+/// A text that is looked for in every event; building its finder anew would cost as much as the search.
+type Mark = LazyLock<Finder<'static>>;
+
+static USAGE: Mark = LazyLock::new(|| Finder::new(b"\"usage\""));
+static RESPONSE_DELTA: Mark = LazyLock::new(|| Finder::new(b".delta\""));
+static CONTENT_DELTA: Mark = LazyLock::new(|| Finder::new(b"content_block_delta"));
 
 /// Reads the events of one stream, one after the other.
 #[derive(Debug)]
@@ -90,7 +98,7 @@ fn chunk(report: &mut Report, data: &[u8]) -> bool {
     if data.is_empty() || data == b"[DONE]" {
         return false;
     }
-    if report.model.is_none() || has(data, b"\"usage\"") {
+    if report.model.is_none() || reports_usage(data) {
         let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else { return false };
         name(report, chunk.model);
         if let Some(usage) = chunk.usage.and_then(|usage| TokenUsage::from_openai(usage.get().as_bytes())) {
@@ -105,12 +113,12 @@ fn chunk(report: &mut Report, data: &[u8]) -> bool {
 }
 
 fn response(report: &mut Report, data: &[u8]) {
-    if has(data, b".delta\"") {
+    if has(data, &RESPONSE_DELTA) {
         report.delivered(data.len());
         return;
     }
     // Only the first event and the last one are worth reading.
-    if report.model.is_some() && !has(data, b"\"usage\"") {
+    if report.model.is_some() && !reports_usage(data) {
         return;
     }
     let Ok(ResponseEvent { response: Some(response) }) = serde_json::from_slice(data) else { return };
@@ -121,11 +129,11 @@ fn response(report: &mut Report, data: &[u8]) {
 }
 
 fn message(report: &mut Report, counts: &mut AnthropicCounts, data: &[u8]) {
-    if has(data, b"content_block_delta") {
+    if has(data, &CONTENT_DELTA) {
         report.delivered(data.len());
         return;
     }
-    if !has(data, b"\"usage\"") {
+    if !reports_usage(data) {
         return;
     }
     let Ok(event) = serde_json::from_slice::<MessageEvent<'_>>(data) else { return };
@@ -147,11 +155,41 @@ fn name(report: &mut Report, model: Option<Cow<'_, str>>) {
     }
 }
 
-fn has(data: &[u8], text: &[u8]) -> bool {
-    memmem::find(data, text).is_some()
+fn has(data: &[u8], mark: &Mark) -> bool {
+    mark.find(data).is_some()
+}
+
+/// Whether there may be counts in an event. A provider that was asked for usage says `"usage":null` in every event but one.
+fn reports_usage(data: &[u8]) -> bool {
+    USAGE.find_iter(data).any(|at| {
+        let value = data[at + USAGE.needle().len()..].trim_ascii_start();
+        let value = value.strip_prefix(b":").map(<[u8]>::trim_ascii_start);
+        value.is_some_and(|value| !value.starts_with(b"null"))
+    })
 }
 
 fn is_empty_array(raw: &RawValue) -> bool {
     let inner = raw.get().strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
     inner.is_some_and(|inner| inner.trim().is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_events_with_counts_are_looked_into() {
+        for (data, expected) in [
+            (&br#"{"usage":{"total_tokens":1}}"#[..], true),
+            (br#"{"usage" : {"total_tokens":1}}"#, true),
+            (br#"{"usage":null}"#, false),
+            (b"{\"usage\":\n null}", false),
+            (br#"{"x_groq":{"usage":null},"usage":{"total_tokens":1}}"#, true),
+            (br#"{"choices":[{"delta":{"content":"\"usage\": 1"}}]}"#, false),
+            (br#"{"choices":["usage"]}"#, false),
+            (br#"{"usage""#, false),
+        ] {
+            assert_eq!(reports_usage(data), expected, "{}", String::from_utf8_lossy(data));
+        }
+    }
 }
