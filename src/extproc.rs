@@ -5,9 +5,9 @@
 
 mod decode;
 mod encode;
+mod rpc;
 mod service;
 mod settle;
 
-pub(crate) use service::Authority;
-pub use service::{Replies, Service};
+pub use service::Service;
 pub use settle::{ActiveExchanges, Settler, settler};

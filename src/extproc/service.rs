@@ -1,4 +1,4 @@
-//! The tonic service.
+//! One exchange a stream: the replies to Envoy's messages.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -6,12 +6,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use futures_util::Stream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::settle::{Guard, Settler};
 use super::{decode, encode};
 use crate::exchange::{Exchange, Phase, Settings};
-use crate::proto::ext_proc::external_processor_server::ExternalProcessor;
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
 use crate::source::Slot;
 
@@ -28,31 +27,14 @@ impl Service {
     pub fn new(slot: Slot, settings: Settings, settler: Settler) -> Self {
         Self { slot, settings: Arc::new(settings), settler }
     }
-}
 
-#[tonic::async_trait]
-impl ExternalProcessor for Service {
-    type ProcessStream = Replies;
-
-    async fn process(
-        &self,
-        request: Request<Streaming<ProcessingRequest>>,
-    ) -> Result<Response<Self::ProcessStream>, Status> {
-        let authority = request.extensions().get::<Authority>().map(|authority| authority.0.as_str());
-        let exchange = Exchange::new(
-            self.slot.load(),
-            authority.unwrap_or_default(),
-            Arc::clone(&self.settings),
-            Instant::now(),
-        );
-        let guard = self.settler.guard(exchange);
-        Ok(Response::new(Replies { inbound: request.into_inner(), guard, ended: false }))
+    /// Begins an exchange: the replies to Envoy's messages. `authority` is the one Envoy opened the stream with; it names the
+    /// gateway.
+    pub(super) fn replies(&self, authority: &str, inbound: Streaming<ProcessingRequest>) -> Replies {
+        let exchange = Exchange::new(self.slot.load(), authority, Arc::clone(&self.settings), Instant::now());
+        Replies { inbound, guard: self.settler.guard(exchange), ended: false }
     }
 }
-
-/// The `:authority` Envoy opened the stream with; it names the gateway.
-#[derive(Debug, Clone)]
-pub(crate) struct Authority(pub(crate) http::uri::Authority);
 
 /// One reply for each message, for as long as Envoy sends some. A message that does not fit ends the stream with a status:
 /// never with OK, because Envoy lets the rest of a body pass unprocessed after that.
@@ -60,7 +42,7 @@ pub(crate) struct Authority(pub(crate) http::uri::Authority);
 /// A type of its own rather than a combinator: one of these is kept for every request in flight, and a combinator would move
 /// all of it at every message.
 #[derive(Debug)]
-pub struct Replies {
+pub(super) struct Replies {
     inbound: Streaming<ProcessingRequest>,
     guard: Guard,
     ended: bool,

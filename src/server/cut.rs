@@ -65,9 +65,3 @@ impl AsyncWrite for Cuttable {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
-
-impl tonic::transport::server::Connected for Cuttable {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
-}

@@ -3,23 +3,31 @@
 //! An exchange is a few microseconds of work at each message. On one runtime of several threads, handing connection and
 //! streams from thread to thread cost more than that work. Envoy opens a connection for each of its own threads, so that
 //! the work is spread all the same.
+//!
+//! HTTP/2 is served by hyper itself rather than by tonic's server: with two services to choose from, its router and layers
+//! are only work for every stream.
 
+use std::convert::Infallible;
 use std::io;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread;
 
-use futures_util::stream;
+use hyper::body::Incoming;
+use hyper::server::conn::http2;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::Builder;
+use tokio::select;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Server;
-use tower::util::MapRequestLayer;
+use tonic::body::Body;
 
 use super::cut::{Cuttable, Lease};
 use super::health::Health;
 use super::listen::{Stream, Unbound};
-use crate::extproc::{self, Authority};
-use crate::proto::ext_proc::external_processor_server::ExternalProcessorServer;
+use crate::extproc;
 use crate::proto::health::health_server::HealthServer;
 
 /// What every thread serves.
@@ -96,38 +104,72 @@ impl Worker {
     }
 }
 
-async fn serve(queue: mpsc::UnboundedReceiver<Connection>, services: Services) {
-    let Services { processor, health, stop, cut } = services;
-    let incoming = stream::unfold((queue, cut), |(mut queue, cut)| async move {
-        let Connection { stream, lease } = queue.recv().await?;
-        let connection = stream.bind().map(|stream| Cuttable::new(stream, cut.clone(), lease));
-        Some((connection, (queue, cut)))
-    });
-    let processor = ExternalProcessorServer::new(processor)
-        .max_decoding_message_size(usize::MAX)
-        .max_encoding_message_size(usize::MAX);
-    let served = Server::builder()
+/// Serves connections as they come, until told to stop, and then those there are until nothing is under way on them.
+async fn serve(mut queue: mpsc::UnboundedReceiver<Connection>, services: Services) {
+    let (stop, cut) = (services.stop.clone(), services.cut.clone());
+    let dispatch = Dispatch::new(services);
+    let mut connections = JoinSet::new();
+    while let Some(Some(Connection { stream, lease })) = stop.run_until_cancelled(queue.recv()).await {
+        // Those that have ended.
+        while connections.try_join_next().is_some() {}
+        match stream.bind() {
+            Ok(stream) => {
+                let stream = Cuttable::new(stream, cut.clone(), lease);
+                connections.spawn(serve_connection(stream, dispatch.clone(), stop.clone()));
+            }
+            Err(error) => tracing::warn!(%error, "a connection could not be served"),
+        }
+    }
+    drop(queue);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve_connection(stream: Cuttable, dispatch: Dispatch, stop: CancellationToken) {
+    let connection = http2::Builder::new(TokioExecutor::new())
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(16 << 20)
         // Envoy opens one stream for each request in flight: a limit here would queue requests.
         .max_concurrent_streams(u32::MAX)
         // Clients may leave in crowds; Envoy then resets as many streams, which is no attack.
-        .http2_max_pending_accept_reset_streams(Some(1 << 20))
-        .layer(MapRequestLayer::new(keep_authority))
-        .add_service(processor)
-        .add_service(HealthServer::new(health))
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the gRPC server failed");
+        .max_pending_accept_reset_streams(1 << 20)
+        .auto_date_header(false)
+        .serve_connection(TokioIo::new(stream), dispatch);
+    let mut connection = pin!(connection);
+    let ended = select! {
+        ended = &mut connection => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended");
     }
 }
 
-/// tonic does not show services the `:authority`, which names the gateway.
-fn keep_authority<B>(mut request: http::Request<B>) -> http::Request<B> {
-    if let Some(authority) = request.uri().authority() {
-        let authority = Authority(authority.clone());
-        request.extensions_mut().insert(authority);
+/// Finds the service of each request.
+#[derive(Clone)]
+struct Dispatch {
+    processor: extproc::Service,
+    health: HealthServer<Health>,
+}
+
+impl Dispatch {
+    fn new(services: Services) -> Self {
+        Self { processor: services.processor, health: HealthServer::new(services.health) }
     }
-    request
+}
+
+impl Service<http::Request<Incoming>> for Dispatch {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: http::Request<Incoming>) -> Self::Future {
+        match self.processor.answer(request) {
+            Ok(answer) => answer,
+            // It answers what is for nobody, too.
+            Err(request) => tower::Service::call(&mut self.health.clone(), request),
+        }
+    }
 }
