@@ -20,7 +20,7 @@ use self::workers::{Services, Workers};
 use crate::exchange::{Settings, Settlement};
 use crate::extproc::{self, ActiveExchanges};
 use crate::source::Slot;
-use crate::telemetry::{Metrics, log_settlement};
+use crate::telemetry::{Metrics, log_settlement, written_together};
 
 /// What a processor is started with.
 #[derive(Debug)]
@@ -143,10 +143,12 @@ const SETTLE_EVERY: Duration = Duration::from_millis(20);
 async fn settle(mut settlements: UnboundedReceiver<Settlement>, metrics: Arc<Metrics>) {
     let mut batch = Vec::new();
     while settlements.recv_many(&mut batch, usize::MAX).await > 0 {
-        for settlement in batch.drain(..) {
-            metrics.record(&settlement);
-            log_settlement(&settlement);
-        }
+        written_together(|| {
+            for settlement in batch.drain(..) {
+                metrics.record(&settlement);
+                log_settlement(&settlement);
+            }
+        });
         if !settlements.is_closed() {
             tokio::time::sleep(SETTLE_EVERY).await;
         }

@@ -4,7 +4,8 @@ mod attributes;
 mod export;
 mod logs;
 mod metrics;
+mod series;
 
 pub use attributes::AttributeOptions;
-pub use logs::{LogFormat, init_logs, log_settlement};
+pub use logs::{LogFormat, init_logs, log_settlement, written_together};
 pub use metrics::Metrics;

@@ -1,6 +1,7 @@
 //! Logs on standard error.
 
-use std::io::{IsTerminal, stderr};
+use std::cell::RefCell;
+use std::io::{self, IsTerminal, Write, stderr};
 
 use tracing_subscriber::EnvFilter;
 
@@ -25,13 +26,61 @@ pub fn init_logs(level: &str, format: LogFormat) -> Result<(), String> {
     let filter = EnvFilter::try_new(&filter).map_err(|error| {
         format!("the log level {filter:?} cannot be read ({error}); use debug, info, warn or error")
     })?;
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Line);
     // Only the first call in a process can succeed.
     let _ = match format {
         LogFormat::Text => logs.with_ansi(stderr().is_terminal()).try_init(),
         LogFormat::Json => logs.json().flatten_event(true).try_init(),
     };
     Ok(())
+}
+
+thread_local! {
+    /// Lines of this thread that are not written yet, while they are gathered.
+    static GATHERED: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+}
+
+/// Gathered lines are written once they are as long as this, in bytes.
+const MOST_GATHERED: usize = 64 * 1024;
+
+/// Does some work on this thread, and writes what it logs with as few writes as that takes.
+pub fn written_together(work: impl FnOnce()) {
+    /// Writes even if the work panics.
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            let lines = GATHERED.with(RefCell::take).unwrap_or_default();
+            // There is nowhere to tell of a failure.
+            let _ = stderr().write_all(&lines);
+        }
+    }
+    GATHERED.with(|gathered| gathered.replace(Some(Vec::new())));
+    let end = End;
+    work();
+    drop(end);
+}
+
+/// Takes log lines to standard error, each in one write.
+struct Line;
+
+impl Write for Line {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        GATHERED.with_borrow_mut(|gathered| match gathered {
+            Some(lines) => {
+                lines.extend_from_slice(line);
+                if lines.len() >= MOST_GATHERED {
+                    stderr().write_all(lines)?;
+                    lines.clear();
+                }
+                Ok(line.len())
+            }
+            None => stderr().write(line),
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// One line for each settled exchange: who was asked, how it ended, what it used. No content, no credential.

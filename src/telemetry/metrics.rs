@@ -1,14 +1,16 @@
 //! Metrics, by OpenTelemetry's conventions for generative AI, exported for Prometheus.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
-use opentelemetry::metrics::{Counter, Histogram, Meter, MeterProvider};
-use opentelemetry::{KeyValue, Value};
+use opentelemetry::metrics::{BoundCounter, Counter, Histogram, Meter, MeterProvider};
+use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::export;
+use super::series::{Known, Series};
 use crate::exchange::{Outcome, Settlement};
 use crate::extproc::ActiveExchanges;
 
@@ -25,6 +27,7 @@ pub struct Metrics {
     time_per_output_token: Histogram<f64>,
     exchanges: Counter<u64>,
     estimated: Counter<u64>,
+    known: Mutex<(HashMap<Outcome, BoundCounter<u64>>, Known)>,
 }
 
 impl Metrics {
@@ -36,7 +39,9 @@ impl Metrics {
         let resource = resource();
         let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource);
         let provider = export::add(provider, |name| std::env::var(name).ok())?.build();
-        let meter = provider.meter(SCOPE);
+        // Empty rather than absent: the series carry all three labels.
+        let scope = InstrumentationScope::builder(SCOPE).with_version("").with_schema_url("").build();
+        let meter = provider.meter_with_scope(scope);
         meter
             .u64_observable_gauge("aigw.exchanges.active")
             .with_description("Exchanges that are being served.")
@@ -78,37 +83,47 @@ impl Metrics {
                 .build(),
             registry,
             provider,
+            known: Mutex::default(),
         })
     }
 
     /// Counts one settled exchange.
     pub fn record(&self, settlement: &Settlement) {
-        let outcome = settlement.outcome.word();
-        let reason = match settlement.outcome {
-            Outcome::Refused(reason) => reason,
-            _ => "",
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (outcomes, known) = &mut *known;
+        let outcome = settlement.outcome;
+        let bind = || {
+            let reason = match outcome {
+                Outcome::Refused(reason) => reason,
+                _ => "",
+            };
+            let labels = [KeyValue::new("outcome", outcome.word()), KeyValue::new("reason", reason)];
+            self.exchanges.bind(&labels)
         };
-        self.exchanges.add(1, &[KeyValue::new("outcome", outcome), KeyValue::new("reason", reason)]);
+        outcomes.entry(outcome).or_insert_with(bind).add(1);
         // The others never reached a provider.
-        if settlement.rule.is_none() {
-            return;
+        if settlement.rule.is_some() {
+            self.record_answer(settlement, known.of(settlement));
         }
-        let mut labels = labels(settlement);
+    }
+
+    fn record_answer(&self, settlement: &Settlement, series: &mut Series) {
+        let Series { labels, duration, failed_duration, first_token, token_gap, tokens } = series;
         if settlement.estimated {
-            self.estimated.add(1, &labels);
+            self.estimated.add(1, labels);
         }
-        if !settlement.succeeded() {
-            labels.push(KeyValue::new("error.type", "_OTHER"));
-        }
-        self.request_duration.record(settlement.duration.as_secs_f64(), &labels);
-        if !settlement.succeeded() {
-            labels.pop();
+        let took = settlement.duration.as_secs_f64();
+        if settlement.succeeded() {
+            duration.record(&self.request_duration, labels, None, took);
+        } else {
+            let error = Some(("error.type", "_OTHER"));
+            failed_duration.record(&self.request_duration, labels, error, took);
         }
         if let Some(ttft) = settlement.time_to_first_token() {
-            self.time_to_first_token.record(ttft.as_secs_f64(), &labels);
+            first_token.record(&self.time_to_first_token, labels, None, ttft.as_secs_f64());
         }
         if let Some(gap) = settlement.time_per_output_token() {
-            self.time_per_output_token.record(gap.as_secs_f64(), &labels);
+            token_gap.record(&self.time_per_output_token, labels, None, gap.as_secs_f64());
         }
         let usage = &settlement.usage;
         let classes = [
@@ -118,11 +133,10 @@ impl Metrics {
             ("output", usage.output),
             ("reasoning", usage.reasoning),
         ];
-        for (class, count) in classes {
+        for ((class, count), series) in classes.into_iter().zip(tokens) {
             if let Some(count) = count {
-                labels.push(KeyValue::new("gen_ai.token.type", class));
-                self.token_usage.record(count as f64, &labels);
-                labels.pop();
+                let class = Some(("gen_ai.token.type", class));
+                series.record(&self.token_usage, labels, class, count as f64);
             }
         }
     }
@@ -149,25 +163,6 @@ fn resource() -> Resource {
             .is_ok_and(|attributes| attributes.contains("service.name="));
     let builder = Resource::builder();
     if named { builder.build() } else { builder.with_service_name("ai-gateway").build() }
-}
-
-fn labels(settlement: &Settlement) -> Vec<KeyValue> {
-    let text = |value: &Option<Arc<str>>| match value {
-        Some(text) if !text.is_empty() => Value::String(Arc::clone(text).into()),
-        _ => Value::from("unknown"),
-    };
-    let operation = settlement.endpoint.map_or("unknown", |endpoint| endpoint.operation());
-    let mut labels = Vec::with_capacity(7 + settlement.attributes.len());
-    labels.extend([
-        KeyValue::new("gen_ai.operation.name", operation),
-        KeyValue::new("gen_ai.provider.name", settlement.provider().unwrap_or("unknown")),
-        KeyValue::new("gen_ai.original.model", text(&settlement.original_model)),
-        KeyValue::new("gen_ai.request.model", text(&settlement.request_model)),
-        KeyValue::new("gen_ai.response.model", text(&settlement.response_model)),
-    ]);
-    labels
-        .extend(settlement.attributes.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone())));
-    labels
 }
 
 fn histogram(

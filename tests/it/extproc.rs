@@ -225,6 +225,21 @@ async fn an_exchange_over_grpc() {
     let replaced = format!("{:?}", body.response.unwrap().body_mutation.expect("the usage event is hidden"));
     assert!(replaced.contains("Body(b\"\")"), "{replaced}");
     rig.metric("aigw_exchanges_settled_total", "outcome=\"completed\"", 1).await;
+
+    let metrics = rig.metrics().await;
+    let (about, series): (Vec<&str>, Vec<&str>) =
+        metrics.lines().filter(|line| line.contains('{')).partition(|line| line.starts_with("target_info"));
+    assert!(matches!(&about[..], [about] if about.contains("service_name=")), "{about:?}");
+    assert!(series.iter().any(|line| line.starts_with("gen_ai_server_request_duration_seconds_bucket")));
+    for line in series {
+        for label in [
+            "otel_scope_name=\"envoyproxy/ai-gateway\"",
+            "otel_scope_version=\"\"",
+            "otel_scope_schema_url=\"\"",
+        ] {
+            assert!(line.contains(label), "{line}");
+        }
+    }
 }
 
 #[tokio::test]
