@@ -9,28 +9,60 @@
 //! Whatever the state, [`Exchange::settle`] yields the [`Settlement`] once and never again. A message that does not fit
 //! the state is a [`Violation`]; the caller ends the stream with it, which makes Envoy fail the request.
 
+mod attempt;
+mod handover;
+mod outgoing;
 mod request;
 mod response;
+mod restore;
 mod settlement;
 
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
+pub use self::attempt::{Arrival, Attempt};
+pub use self::handover::{ExchangeId, Handover, InvalidId};
+use self::outgoing::Expected;
 pub use self::request::{
-    ENVOY_ORIGINAL_PATH_HEADER, MODEL_HEADER, NO_ROUTE, ORIGINAL_PATH_HEADER, ROUTING_HEADER, matched_values,
+    ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
+    ORIGINAL_PATH_HEADER, ROUTING_HEADER, ROUTING_KEY, matched_values,
 };
 pub use self::settlement::{Outcome, Settlement};
 use crate::endpoint::{Endpoint, Paths};
 use crate::headers::{HeaderAttributes, Headers};
 use crate::mutation::{Change, LocalReply, Metadata};
-use crate::runtime::{Gateway, Rule, Runtime};
-use crate::translate::{Pair, Reader};
-use crate::wire::openai;
+use crate::runtime::{Scope, Served};
+use crate::translate::Reader;
+
+/// When something happens, on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// For durations.
+    pub monotonic: Instant,
+    /// For signatures that hold a date.
+    pub wall: SystemTime,
+}
+
+/// What all exchanges of a processor have in common, whatever the configuration.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Which path is which endpoint.
+    pub paths: Paths,
+    /// Which request headers are told in telemetry.
+    pub attributes: HeaderAttributes,
+}
+
+impl Settings {
+    /// The endpoint of a path, whatever its query.
+    fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        self.paths.endpoint(path.split('?').next().unwrap_or_default())
+    }
+}
 
 /// One message of Envoy.
 #[derive(Debug, Clone)]
@@ -96,25 +128,21 @@ pub enum Violation {
         /// What was waited for.
         state: &'static str,
     },
+    /// An attempt goes to a backend that the configuration does not know. Nothing is sent to it.
+    #[error("Envoy sends to backend {0:?}, which the configuration does not know")]
+    UnknownBackend(String),
     /// The answer has to be rewritten but cannot be read.
     #[error("the answer cannot be rewritten: {0}")]
     Unreadable(String),
 }
 
-/// What all exchanges of a processor have in common, whatever the configuration.
-#[derive(Debug, Clone, Default)]
-pub struct Settings {
-    /// Which path is which endpoint.
-    pub paths: Paths,
-    /// Which request headers are told in telemetry.
-    pub attributes: HeaderAttributes,
-}
-
-/// The state machine. It keeps the runtime it began with.
+/// The client's side: the state machine of the stream that Envoy's listener opens. It keeps the runtime it began with until
+/// the request is sent on.
 #[derive(Debug)]
 pub struct Exchange {
-    gateway: Option<Arc<Gateway>>,
+    scope: Option<Scope>,
     settings: Arc<Settings>,
+    id: ExchangeId,
     state: State,
     /// Taken when the exchange is settled; from then on nothing more is noted.
     account: Option<Box<Settlement>>,
@@ -147,68 +175,76 @@ impl State {
 /// A request whose body is still to come.
 #[derive(Debug)]
 struct Received {
-    gateway: Arc<Gateway>,
+    scope: Scope,
     endpoint: Endpoint,
     headers: Headers,
 }
 
-/// A request that went to a provider.
+/// A request that went on.
 #[derive(Debug)]
-struct Sent {
-    endpoint: Endpoint,
-    pair: Pair,
-    rule: Arc<Rule>,
-    /// The client asked for a stream.
-    streaming: bool,
-    /// The usage event of the stream was asked for by us alone, and is to be hidden.
-    hide_usage: bool,
+enum Sent {
+    /// To a provider.
+    Direct(Expected),
+    /// To whichever backend Envoy tries.
+    PerAttempt(Arc<Handover>),
 }
 
 /// An answer whose body is read.
 #[derive(Debug)]
 struct Reading {
-    rule: Arc<Rule>,
+    served: Arc<Served>,
     reader: Reader,
 }
 
 impl Exchange {
-    /// An exchange with the gateway that `authority` names. Without a runtime, or with a name that it does not know, every
-    /// request that would go to a provider is refused.
-    pub fn new(
-        runtime: Option<Arc<Runtime>>,
-        authority: &str,
-        settings: Arc<Settings>,
-        now: Instant,
-    ) -> Self {
-        let gateway = runtime.and_then(|runtime| runtime.gateway(authority));
-        let mut settlement = Settlement::new(now);
-        settlement.gateway = gateway.as_ref().map(|gateway| Arc::clone(&gateway.name));
-        Self { gateway, settings, state: State::Start, account: Some(Box::new(settlement)) }
+    /// An exchange that is served from `scope`. Without one, every request that would go to a provider is refused.
+    pub fn new(scope: Option<Scope>, id: ExchangeId, settings: Arc<Settings>, now: Now) -> Self {
+        let mut settlement = Settlement::new(now.monotonic);
+        if let Some(Scope::Gateway(gateway)) = &scope {
+            settlement.gateway = Some(Arc::clone(&gateway.name));
+        }
+        Self { scope, settings, id, state: State::Start, account: Some(Box::new(settlement)) }
+    }
+
+    /// Its name among those of all processors.
+    pub fn id(&self) -> ExchangeId {
+        self.id
+    }
+
+    /// What the attempts of this exchange need, once the request was sent on for them.
+    pub fn handover(&self) -> Option<&Arc<Handover>> {
+        match &self.state {
+            State::AwaitAnswer(sent) => match &**sent {
+                Sent::PerAttempt(handover) => Some(handover),
+                Sent::Direct(_) => None,
+            },
+            _ => None,
+        }
     }
 
     /// Takes one message; `now` is when it came.
-    pub fn handle(&mut self, input: Input, now: Instant) -> Result<Step, Violation> {
+    pub fn handle(&mut self, input: Input, now: Now) -> Result<Step, Violation> {
         let state = std::mem::replace(&mut self.state, State::Over);
         let (next, step) = match (state, input) {
             (State::Start, Input::RequestHeaders { headers, end_of_stream }) => {
                 self.request_headers(headers, end_of_stream)
             }
             (State::AwaitBody(received), Input::RequestBody { body, .. }) => {
-                self.request_body(*received, &body)
+                self.request_body(*received, body, now)
             }
             (State::AwaitAnswer(sent), Input::RequestTrailers) => (State::AwaitAnswer(sent), Step::default()),
             (State::AwaitAnswer(sent), Input::ResponseHeaders { headers, end_of_stream }) => {
-                self.response_headers(*sent, &headers, end_of_stream)
+                self.response_headers(*sent, &headers, end_of_stream, now)
             }
             // Envoy answered before the request was complete (authentication, body too large): that answer passes.
             (State::Start | State::AwaitBody(_), Input::ResponseHeaders { headers, .. }) => {
                 self.foreign_answer(&headers)
             }
             (State::Reading(reading), Input::ResponseBody { body, end_of_stream }) => {
-                self.response_body(reading, body, end_of_stream, now)?
+                self.response_body(reading, body, end_of_stream, now.monotonic)?
             }
             (State::Reading(mut reading), Input::ResponseTrailers) => {
-                self.response_trailers(&mut reading, now)
+                self.response_trailers(&mut reading, now.monotonic)
             }
             (
                 State::Passing,
@@ -256,7 +292,7 @@ impl Exchange {
 
     /// Ends the exchange with an answer of the gateway's own.
     fn reply(&mut self, reply: LocalReply) -> (State, Step) {
-        self.gateway = None;
+        self.scope = None;
         self.note(|settlement| {
             settlement.outcome = Outcome::Refused(reply.details);
             settlement.status = Some(reply.status);
@@ -265,11 +301,11 @@ impl Exchange {
     }
 
     fn malformed(&mut self, details: &'static str, message: &str) -> (State, Step) {
-        self.reply(LocalReply::json(400, details, openai::error_body("BadRequest", 400, message)))
+        self.reply(outgoing::malformed(details, message))
     }
 
     /// The metadata of a finished exchange: costs, if there are any, and what they are about.
-    fn closing_metadata(&self, rule: &Rule) -> Metadata {
-        self.account.as_deref().map(|settlement| settlement.metadata(rule)).unwrap_or_default()
+    fn closing_metadata(&self, served: &Served) -> Metadata {
+        self.account.as_deref().map(|settlement| settlement.metadata(served)).unwrap_or_default()
     }
 }

@@ -11,7 +11,7 @@ mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::compile::{Compiled, Destination, Listener, RuleFate};
 use crate::config::{self, HeaderMatchType, RuleMatch};
 use crate::diagnostics::suggest;
 use crate::endpoint::{ApiTarget, Endpoint};
-use crate::exchange::{Exchange, Input, MODEL_HEADER, Step, matched_values};
+use crate::exchange::{Exchange, ExchangeId, Input, MODEL_HEADER, Now, Step, matched_values};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::Change;
 use crate::routing::Hosts;
@@ -304,8 +304,9 @@ fn verdict(
     question: &Question,
     headers: Headers,
 ) -> Verdict {
-    let now = Instant::now();
-    let mut exchange = Exchange::new(Some(Arc::clone(runtime)), &gateway.authority, Arc::default(), now);
+    let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
+    let id = ExchangeId { process: 0, number: 0 };
+    let mut exchange = Exchange::new(runtime.scope(&gateway.authority), id, Arc::default(), now);
     let first = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
     let step = match first {
         Ok(Step::Continue(_)) => {
@@ -313,7 +314,7 @@ fn verdict(
         }
         other => other,
     };
-    let settled = exchange.settle(now);
+    let settled = exchange.settle(now.monotonic);
     let change = match step {
         Ok(Step::Continue(change)) => change,
         Ok(Step::Reply(reply)) => {

@@ -59,6 +59,12 @@ impl Headers {
         self.get(name).is_some()
     }
 
+    /// Those whose names are kept.
+    #[must_use]
+    pub fn filtered(&self, keep: impl Fn(&[u8]) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| keep(name)).cloned().collect())
+    }
+
     /// Names and values in the order received.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.0.iter().map(|(name, value)| (name.as_ref(), value.as_ref()))

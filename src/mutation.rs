@@ -14,12 +14,12 @@ pub const METADATA_NAMESPACE: &str = "io.envoy.ai_gateway";
 pub struct Change {
     /// Header edits; on a body message Envoy applies them only while it still holds the headers back.
     pub headers: HeaderEdits,
-    /// What becomes of the body.
+    /// What becomes of the body. In reply to request headers, a new body takes the place of one that did not come here.
     pub body: BodyChange,
     /// Whether Envoy chooses the route anew, by the headers as they are after this change.
     pub clear_route_cache: bool,
-    /// Which response phases Envoy is to send; heeded in the reply to response headers only.
-    pub phases: Option<ResponsePhases>,
+    /// What Envoy is to send from here on; heeded in the reply to headers only.
+    pub phases: Option<PhaseOverride>,
     /// Published under [`METADATA_NAMESPACE`].
     pub metadata: Metadata,
 }
@@ -42,6 +42,15 @@ impl std::fmt::Debug for BodyChange {
             Self::Replace(body) => write!(f, "Replace({} bytes)", body.len()),
         }
     }
+}
+
+/// What Envoy is to send, other than its configuration says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PhaseOverride {
+    /// In reply to request headers: the request's body in one message, and the response's headers.
+    RequestBody,
+    /// In reply to response headers: the rest of the response, like this.
+    Response(ResponsePhases),
 }
 
 /// How Envoy is to hand over the rest of a response.

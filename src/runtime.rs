@@ -1,8 +1,10 @@
 //! L2. The configuration in the shape that requests read: compiled once, shared, never changed.
 
 mod backend;
+mod classic;
 mod costs;
 mod models;
+mod rule;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,16 +13,19 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use self::backend::Backend;
+pub use self::classic::Classic;
 use self::costs::Costs;
 pub use self::models::{List as ModelList, ModelLists};
+pub use self::rule::{Rule, Served, Target};
 use crate::config::{self, Config, HeaderMatchType};
-use crate::cost::CostSet;
 use crate::routing::{Condition, Entry, RegexError, Router};
 
 /// Everything one processor serves.
 #[derive(Debug)]
 pub struct Runtime {
     gateways: HashMap<String, Arc<Gateway>>,
+    /// Of a document without gateways.
+    classic: Option<Arc<Classic>>,
     /// Kept to be shown.
     config: Config,
 }
@@ -40,6 +45,15 @@ impl fmt::Display for Problem {
     }
 }
 
+/// What a processing stream is served from.
+#[derive(Debug, Clone)]
+pub enum Scope {
+    /// One gateway of several, whose rules the processor chooses.
+    Gateway(Arc<Gateway>),
+    /// A document as the Go gateway's controller writes it: Envoy alone chooses rules.
+    Classic(Arc<Classic>),
+}
+
 /// What one gateway serves.
 #[derive(Debug)]
 pub struct Gateway {
@@ -50,19 +64,7 @@ pub struct Gateway {
     router: Router,
     /// A rule that cannot be served is kept as nothing: its requests must not fall through to another rule.
     rules: Vec<Option<Arc<Rule>>>,
-}
-
-/// A rule that sends all its requests to backends of one kind.
-#[derive(Debug)]
-pub struct Rule {
-    /// `namespace/name` of the route.
-    pub route: Arc<str>,
-    /// What is sent, and how.
-    pub backend: Arc<Backend>,
-    /// See [`config::Rule::routing_key`].
-    pub routing_key: Bytes,
-    /// What its requests cost.
-    pub costs: Arc<CostSet>,
+    by_key: HashMap<Bytes, Arc<Rule>>,
 }
 
 impl Runtime {
@@ -96,17 +98,28 @@ impl Runtime {
                 problems.push(Problem { at: format!("{at}.authority"), message });
             }
         }
-        (Self { gateways, config }, problems)
+        let classic = config.gateways.is_empty().then(|| Arc::new(Classic::new(&config, backends, costs)));
+        (Self { gateways, classic, config }, problems)
     }
 
     /// Whether a request that began with this runtime has not been sent on yet. The caller's own reference does not count.
     pub fn is_in_use(self: &Arc<Self>) -> bool {
-        Arc::strong_count(self) > 1 || self.gateways.values().any(|gateway| Arc::strong_count(gateway) > 1)
+        Arc::strong_count(self) > 1
+            || self.gateways.values().any(|gateway| Arc::strong_count(gateway) > 1)
+            || self.classic.as_ref().is_some_and(|classic| Arc::strong_count(classic) > 1)
     }
 
     /// The document it was compiled from, without credentials.
     pub fn document(&self) -> serde_json::Value {
         self.config.redacted()
+    }
+
+    /// What a stream that Envoy opened with that `:authority` is served from. A document without gateways serves every one.
+    pub fn scope(&self, authority: &str) -> Option<Scope> {
+        match &self.classic {
+            Some(classic) => Some(Scope::Classic(Arc::clone(classic))),
+            None => self.gateway(authority).map(Scope::Gateway),
+        }
     }
 
     /// The gateway of that `:authority`.
@@ -134,22 +147,11 @@ impl Gateway {
         costs: &Costs,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        let mut rules = Vec::with_capacity(gateway.rules.len());
-        for (index, rule) in gateway.rules.iter().enumerate() {
+        let rule = |(index, rule)| {
             let at = format!("{at}.rules[{index}]");
-            let Some(backend) = backends.get(&rule.backend) else {
-                let message = format!("there is no usable backend {:?}", rule.backend);
-                problems.push(Problem { at: format!("{at}.backend"), message });
-                rules.push(None);
-                continue;
-            };
-            rules.push(Some(Arc::new(Rule {
-                route: rule.route.as_str().into(),
-                backend: Arc::clone(backend),
-                routing_key: rule.routing_key.clone().into(),
-                costs: costs.of_route(&rule.route),
-            })));
-        }
+            Rule::new(rule, &at, backends, costs, problems).map(Arc::new)
+        };
+        let rules: Vec<_> = gateway.rules.iter().enumerate().map(rule).collect();
         let mut hosts = Vec::with_capacity(gateway.hosts.len());
         for (host_index, host) in gateway.hosts.iter().enumerate() {
             let mut entries = Vec::with_capacity(host.matches.len());
@@ -163,7 +165,16 @@ impl Gateway {
         problems.extend(
             errors.into_iter().map(|error| Problem { at: format!("{at}.hosts"), message: error.to_string() }),
         );
-        Self { name: gateway.name.as_str().into(), models: ModelLists::new(&gateway.models), router, rules }
+        let per_attempt = |rule: &&Arc<Rule>| matches!(rule.target, Target::PerAttempt(_));
+        let per_attempt = rules.iter().flatten().filter(per_attempt);
+        let by_key = per_attempt.map(|rule| (rule.routing_key.clone(), Arc::clone(rule))).collect();
+        let models = ModelLists::new(&gateway.models);
+        Self { name: gateway.name.as_str().into(), models, router, rules, by_key }
+    }
+
+    /// The rule with that routing key, if its requests are sent attempt by attempt.
+    pub fn rule_of_attempt(&self, routing_key: &[u8]) -> Option<&Arc<Rule>> {
+        self.by_key.get(routing_key)
     }
 
     /// The rule of a request to `host` whose headers' values `header` gives by lower-case name.
@@ -252,7 +263,8 @@ mod tests {
         let header = |name: &str| if name == "y" { vec![&b"1"[..]] } else { Vec::new() };
         assert!(matches!(gateway.select("any", header), Route::Broken));
         let Route::Rule(rule) = gateway.select("any", |_| Vec::new()) else { panic!("not served") };
-        assert_eq!(rule.costs.route.len(), 1);
+        let Target::Direct(served) = &rule.target else { panic!("not direct") };
+        assert_eq!(served.costs.route.len(), 1);
     }
 
     #[test]
@@ -265,7 +277,11 @@ mod tests {
         }));
         assert_eq!(problems, [""; 0]);
         let gateway = runtime.gateway("a").unwrap();
-        let costs: Vec<_> = gateway.rules.iter().flatten().map(|rule| Arc::clone(&rule.costs)).collect();
+        let costs = |rule: &Arc<Rule>| match &rule.target {
+            Target::Direct(served) => Arc::clone(&served.costs),
+            Target::PerAttempt(_) => panic!("not direct"),
+        };
+        let costs: Vec<_> = gateway.rules.iter().flatten().map(costs).collect();
         assert!(Arc::ptr_eq(&costs[0], &costs[1]) && !costs[0].is_empty());
     }
 }

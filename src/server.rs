@@ -68,7 +68,7 @@ impl Processor {
         if let Some(listener) = admin_listener {
             others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), slot.clone())));
         }
-        let processor = extproc::Service::new(slot, settings, settler);
+        let processor = extproc::Service::new(slot, settings, settler, random()?);
         let services = Services { processor, health: health.clone(), stop: stop.clone(), cut: cut.clone() };
         let workers = Workers::start(&services)?;
         let grpc = spawn(serve_grpc(listener, workers, stop.clone()));
@@ -179,4 +179,11 @@ async fn accept(listener: &Listener) -> Stream {
             }
         }
     }
+}
+
+/// A number that no other process has.
+fn random() -> anyhow::Result<u64> {
+    let number = ring::rand::generate::<[u8; 8]>(&ring::rand::SystemRandom::new());
+    let number = number.map_err(|_| anyhow::anyhow!("the system gives no random numbers"))?;
+    Ok(u64::from_ne_bytes(number.expose()))
 }

@@ -3,9 +3,9 @@
 #![no_main]
 
 use std::sync::{Arc, LazyLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
-use ai_gateway::exchange::{Exchange, Input, ROUTING_HEADER, Step};
+use ai_gateway::exchange::{Exchange, ExchangeId, Input, Now, ROUTING_HEADER, Step};
 use ai_gateway::headers::Headers;
 use ai_gateway::runtime::Runtime;
 use bytes::Bytes;
@@ -24,6 +24,12 @@ static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| {
     Arc::new(Runtime::new(serde_json::from_value(config).unwrap()).0)
 });
 
+const ID: ExchangeId = ExchangeId { process: 1, number: 1 };
+
+fn now() -> Now {
+    Now { monotonic: Instant::now(), wall: SystemTime::now() }
+}
+
 const PATHS: [&str; 4] =
     ["/v1/chat/completions", "/v1/responses", "/v1/audio/transcriptions", "/cohere/v2/rerank"];
 const TYPES: [&str; 4] =
@@ -31,7 +37,7 @@ const TYPES: [&str; 4] =
 const ENCODINGS: [&str; 4] = ["", "gzip", "br", "zstd"];
 
 fuzz_target!(|data: &[u8]| {
-    let mut exchange = Exchange::new(Some(RUNTIME.clone()), "a", Arc::default(), Instant::now());
+    let mut exchange = Exchange::new(RUNTIME.scope("a"), ID, Arc::default(), now());
     for message in data.split(|byte| *byte == 0xff) {
         let [kind, choice, body @ ..] = message else { continue };
         let choose = |list: [&'static str; 4], shift: u32| list[usize::from(choice >> shift) % 4];
@@ -54,7 +60,7 @@ fuzz_target!(|data: &[u8]| {
             4 => Input::ResponseBody { body, end_of_stream },
             _ => Input::ResponseTrailers,
         };
-        match exchange.handle(input, Instant::now()) {
+        match exchange.handle(input, now()) {
             Ok(Step::Continue(change)) => {
                 let sets = |name: &str| change.headers.set.iter().any(|(set, _)| set == name);
                 assert!(!sets("authorization") || sets(ROUTING_HEADER));

@@ -1,16 +1,17 @@
-//! The client's side of an exchange: which endpoint, which rule, and what goes to the provider.
+//! The request of an exchange: which endpoint, which rule, and what goes on to Envoy's routes.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Exchange, Received, Sent, State, Step};
-use crate::auth::{self, CredentialMetadata, SignError, SigningRequest};
+use super::handover::Candidates;
+use super::outgoing::{self, Manner, Original, Outgoing};
+use super::{Exchange, Handover, Now, Received, Sent, Settings, State, Step};
+use crate::auth::CredentialMetadata;
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
-use crate::runtime::{Gateway, Route, Rule};
-use crate::translate::{self, Outgoing, Pair, RequestFacts, TranslateError};
+use crate::runtime::{Classic, Gateway, ModelList, Route, Rule, Scope, Served, Target};
 use crate::wire::openai;
 
 /// Names the model in route matches, labels and logs.
@@ -21,6 +22,12 @@ pub const ROUTING_HEADER: &str = "x-ai-eg-route";
 pub const ORIGINAL_PATH_HEADER: &str = "x-ai-eg-original-path";
 /// The path the client used, under the name Envoy's access logs know.
 pub const ENVOY_ORIGINAL_PATH_HEADER: &str = "x-envoy-original-path";
+/// Names the exchange to its attempts, where Envoy's configuration is that of the Go gateway.
+pub const INTERNAL_ID_HEADER: &str = "x-ai-eg-internal-req-id";
+/// Names the exchange to its attempts, in dynamic metadata: no provider sees it.
+pub const INTERNAL_ID_KEY: &str = "internal_request_id";
+/// The rule's routing key, in dynamic metadata for its attempts.
+pub const ROUTING_KEY: &str = "routing_key";
 /// The answer to a model that no rule names.
 pub const NO_ROUTE: &str = "No matching route found. It is likely that the model specified your request is not configured in the Gateway";
 
@@ -34,69 +41,87 @@ const MAX_ECHO: usize = 1024;
 impl Exchange {
     pub(super) fn request_headers(&mut self, headers: Headers, end_of_stream: bool) -> (State, Step) {
         let path = headers.text(":path").unwrap_or_default();
-        let Some(endpoint) = self.settings.paths.endpoint(path.split('?').next().unwrap_or_default()) else {
+        let Some(endpoint) = self.settings.endpoint(path) else {
             let shown = &path[..path.floor_char_boundary(MAX_ECHO)];
             let body = format!("unsupported path: {shown}");
             return self.reply(LocalReply::text(404, "unsupported_path", body));
         };
         self.note(|settlement| settlement.endpoint = Some(endpoint));
-        let Some(gateway) = self.gateway.clone() else {
+        let Some(scope) = self.scope.clone() else {
             let message = "the processor has no configuration for this gateway yet; try again shortly";
             let body = openai::error_body("ServiceUnavailable", 503, message);
             return self.reply(LocalReply::json(503, "no_configuration", body));
         };
-        let models = || gateway.models.of_host(headers.text(":authority"));
-        if endpoint == Endpoint::Models {
-            return self.reply(LocalReply::json(200, "models", models().openai.clone()));
+        match endpoint {
+            Endpoint::Models => {
+                let models = models(&scope, &headers).openai.clone();
+                return self.reply(LocalReply::json(200, "models", models));
+            }
+            Endpoint::AnthropicModels => {
+                let models = models(&scope, &headers).anthropic.clone();
+                return self.reply(LocalReply::json(200, "models", models));
+            }
+            _ => {}
         }
-        if endpoint == Endpoint::AnthropicModels {
-            return self.reply(LocalReply::json(200, "models", models().anthropic.clone()));
-        }
-        if headers.get(":method") != Some(b"POST") {
-            let message = format!("{} takes POST requests only", endpoint.path());
-            let body = openai::error_body("MethodNotAllowed", 405, &message);
-            let mut reply = LocalReply::json(405, "method_not_allowed", body);
-            reply.headers.push(("allow", "POST".to_owned()));
-            return self.reply(reply);
-        }
-        if end_of_stream {
-            return self.malformed("no_body", "malformed request: the request has no body");
-        }
-        if let Some(encoding) =
-            headers.text("content-encoding").filter(|value| !value.eq_ignore_ascii_case("identity"))
-        {
-            let shown: String = encoding.chars().take(64).collect();
-            let message = format!("the request body must not be compressed (content-encoding: {shown})");
-            let body = openai::error_body("UnsupportedMediaType", 415, &message);
-            return self.reply(LocalReply::json(415, "compressed_request", body));
-        }
-        (State::AwaitBody(Box::new(Received { gateway, endpoint, headers })), Step::default())
+        let change = match &scope {
+            Scope::Gateway(_) => match unfit(endpoint, &headers, end_of_stream) {
+                Some(reply) => return self.reply(reply),
+                None => Change::default(),
+            },
+            Scope::Classic(_) => {
+                let mut edits = HeaderEdits::default();
+                edits.set(INTERNAL_ID_HEADER, self.id.to_string());
+                Change { headers: edits, ..Change::default() }
+            }
+        };
+        let received = Box::new(Received { scope, endpoint, headers });
+        (State::AwaitBody(received), Step::Continue(change))
     }
 
-    pub(super) fn request_body(&mut self, received: Received, body: &Bytes) -> (State, Step) {
-        let Received { gateway, endpoint, headers } = received;
+    pub(super) fn request_body(&mut self, received: Received, body: Bytes, now: Now) -> (State, Step) {
+        let Received { scope, endpoint, headers } = received;
         let content_type = headers.text("content-type").unwrap_or_default();
-        let peek = match ModelRequest::read(endpoint, content_type, body) {
-            Ok(peek) => peek,
+        let request = match ModelRequest::read(endpoint, content_type, &body) {
+            Ok(request) => request,
             Err(refused) => return self.malformed(refused.details, &refused.message),
         };
-        let model = peek.model.as_deref().unwrap_or_default();
+        let model = request.model.as_deref().unwrap_or_default();
         if let Some(problem) = model_problem(model) {
             return self.malformed("invalid_model", &problem);
         }
+        let model: Arc<str> = model.into();
         let attributes = self.settings.attributes.metrics.attributes(&headers);
         let attributes = attributes.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         self.note(|settlement| {
-            let model: Arc<str> = model.into();
             settlement.original_model = Some(Arc::clone(&model));
-            settlement.request_model = Some(model);
-            settlement.streaming = peek.streaming;
+            settlement.request_model = Some(Arc::clone(&model));
+            settlement.streaming = request.streaming;
             settlement.attributes = attributes;
             settlement.prompt_bytes = body.len() as u64;
         });
-        match select(&gateway, &headers, model) {
-            Route::Rule(rule) => self.send(&rule, endpoint, &headers, body, &peek),
-            Route::None if peek.model.is_none() => {
+        let gateway = match scope {
+            Scope::Gateway(gateway) => gateway,
+            Scope::Classic(classic) => {
+                return self.hand_over(&classic, endpoint, headers, body, request, model);
+            }
+        };
+        match select(&gateway, &headers, &model) {
+            Route::Rule(rule) => match &rule.target {
+                Target::Direct(served) => {
+                    let original = Original {
+                        endpoint,
+                        headers: &headers,
+                        body: &body,
+                        request: &request,
+                        model: &model,
+                    };
+                    self.send(&rule, served, &original, now)
+                }
+                Target::PerAttempt(_) => {
+                    self.hand_over_to_rule(&rule, endpoint, headers, body, request, model)
+                }
+            },
+            Route::None if request.model.is_none() => {
                 let message = "malformed request: `model` is missing: name the model to be used";
                 self.malformed("missing_model", message)
             }
@@ -113,117 +138,193 @@ impl Exchange {
     fn send(
         &mut self,
         rule: &Arc<Rule>,
-        endpoint: Endpoint,
-        headers: &Headers,
-        body: &Bytes,
-        peek: &ModelRequest,
+        served: &Arc<Served>,
+        original: &Original<'_>,
+        now: Now,
     ) -> (State, Step) {
-        let backend = &rule.backend;
-        let model = peek.model.as_deref().unwrap_or_default();
-        let effective_model = backend.model_override.as_deref().unwrap_or(model);
-        let pair = Pair::of(endpoint, backend.api.schema());
-        let path = backend.api.path(endpoint, effective_model, peek.streaming);
-        let Some((pair, target)) = pair.zip(path) else {
-            let message = format!("the backend of model {model:?} does not serve {}", endpoint.path());
-            let body = openai::error_body("UnprocessableEntity", 422, &message);
-            return self.reply(LocalReply::json(422, "unsupported_endpoint", body));
-        };
-        let force_usage = peek.streaming && endpoint.usage_is_optional() && !peek.include_usage;
-        let in_path = backend.api.names_model_in_path(endpoint);
-        let facts = RequestFacts {
-            endpoint,
-            headers,
-            body,
-            model: effective_model,
-            model_override: backend.model_override.as_deref().filter(|_| !in_path),
-            streaming: peek.streaming,
+        let force_usage = wants_usage(original.endpoint, original.request);
+        let manner = Manner {
             force_usage,
-            edits: &backend.body_edits,
+            hide_usage: force_usage,
+            strip_credentials: true,
+            upstream_host: None,
+            credential_metadata: &CredentialMetadata::default(),
+            wall: now.wall,
         };
-        let outgoing = match translate::request(pair, &facts) {
-            Ok(outgoing) => outgoing,
-            Err(TranslateError::User(message)) => {
-                let body = openai::error_body("UnprocessableEntity", 422, &message);
-                return self.reply(LocalReply::json(422, "untranslatable", body));
-            }
-            Err(TranslateError::Internal(message)) => {
-                let body = openai::error_body("InternalError", 500, &message);
-                return self.reply(LocalReply::json(500, "translation_failed", body));
-            }
-        };
-        let Outgoing { body: new_body, headers: mut edits } = outgoing;
+        let Outgoing { headers: mut edits, body, expected } =
+            match outgoing::prepare(served, original, &manner) {
+                Ok(outgoing) => outgoing,
+                Err(reply) => return self.reply(reply),
+            };
         self.note(|settlement| {
             settlement.rule = Some(Arc::clone(rule));
-            if let Some(model) = &backend.model_override {
-                settlement.request_model = Some(Arc::clone(model));
-            }
+            settlement.served = Some(Arc::clone(served));
+            settlement.request_model = Some(Arc::clone(&expected.model));
         });
-
-        let path = headers.get_bytes(":path").unwrap_or_default();
-        edits.set(MODEL_HEADER, Bytes::copy_from_slice(model.as_bytes()));
-        edits.set(ORIGINAL_PATH_HEADER, path.clone());
-        edits.set(ENVOY_ORIGINAL_PATH_HEADER, path);
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
-        edits.set(":path", target.clone());
-        if let Some(body) = &new_body {
+        route_anew(original.headers, original.model, &mut edits);
+        if let Some(body) = &body {
             edits.set("content-length", body.len().to_string());
         }
-        strip_internal(headers, &mut edits);
-        translate::accept_encoding(headers, &mut edits);
-        auth::strip_client_credentials(headers, &mut edits);
-        backend.mutate_headers(headers, &mut edits);
-        if let Some(credential) = &backend.credential {
-            let signing = SigningRequest {
-                method: headers.get(":method").unwrap_or_default(),
-                path: &target,
-                upstream_host: None,
-                body: new_body.as_ref().unwrap_or(body),
-                headers,
-                credential_metadata: &CredentialMetadata::default(),
-                wall: std::time::SystemTime::UNIX_EPOCH,
-            };
-            if let Err(error) = credential.sign(&signing, &mut edits) {
-                return self.unsigned(&error);
-            }
-        }
-
-        let mut metadata = Metadata::default();
-        metadata.text("backend_name", &*backend.name);
-        for (attribute, value) in self.settings.attributes.logs.attributes(headers) {
-            metadata.text(attribute.to_owned(), value);
-        }
-        if let Some(body) = &new_body {
-            metadata.number("content_length", body.len() as f64);
-        }
+        let metadata = self.sending_metadata(served, original.headers, body.as_ref());
         let change = Change {
             headers: edits,
-            body: new_body.map_or(BodyChange::Keep, BodyChange::Replace),
+            body: body.map_or(BodyChange::Keep, BodyChange::Replace),
             clear_route_cache: true,
             phases: None,
             metadata,
         };
-        // From here on the runtime this began with is not needed: the rule holds all that is.
-        self.gateway = None;
-        let sent = Sent {
-            endpoint,
-            pair,
-            rule: Arc::clone(rule),
-            streaming: peek.streaming,
-            hide_usage: force_usage,
-        };
-        (State::AwaitAnswer(Box::new(sent)), Step::Continue(change))
+        // From here on the runtime this began with is not needed: what was sent holds all that is.
+        self.scope = None;
+        (State::AwaitAnswer(Box::new(Sent::Direct(expected))), Step::Continue(change))
     }
 
-    /// The answer where there is no credential to sign with.
-    fn unsigned(&mut self, error: &SignError) -> (State, Step) {
-        let (status, kind, details) = match error {
-            SignError::Missing => (401, "Unauthorized", "missing_credential"),
-            SignError::Unavailable(_) => (503, "ServiceUnavailable", "credential_unavailable"),
-            SignError::Unusable(_) => (500, "InternalServerError", "credential_unusable"),
+    /// Routes a request, and leaves it to the attempts to send it.
+    fn hand_over_to_rule(
+        &mut self,
+        rule: &Arc<Rule>,
+        endpoint: Endpoint,
+        headers: Headers,
+        body: Bytes,
+        request: ModelRequest,
+        model: Arc<str>,
+    ) -> (State, Step) {
+        self.note(|settlement| settlement.rule = Some(Arc::clone(rule)));
+        let mut edits = HeaderEdits::default();
+        edits.set(ROUTING_HEADER, rule.routing_key.clone());
+        let mut metadata = Metadata::default();
+        metadata.text(INTERNAL_ID_KEY, self.id.to_string());
+        metadata.text(ROUTING_KEY, String::from_utf8_lossy(&rule.routing_key));
+        let force_usage = wants_usage(endpoint, &request);
+        let handover = Handover {
+            endpoint,
+            strip_credentials: true,
+            force_usage,
+            hide_usage: force_usage,
+            candidates: Candidates::OfRule(Arc::clone(rule)),
+            headers,
+            body,
+            request,
+            model,
+            attempts: Default::default(),
         };
-        let body = openai::error_body(kind, status, &error.to_string());
-        self.reply(LocalReply::json(status, details, body))
+        self.await_attempts(handover, edits, metadata)
     }
+
+    /// Names the model to Envoy's routes, which choose by it, and leaves the rest to the attempts.
+    fn hand_over(
+        &mut self,
+        classic: &Arc<Classic>,
+        endpoint: Endpoint,
+        headers: Headers,
+        body: Bytes,
+        request: ModelRequest,
+        model: Arc<str>,
+    ) -> (State, Step) {
+        let handover = Handover {
+            endpoint,
+            strip_credentials: false,
+            force_usage: asks_for_usage_as_the_go_gateway(classic, endpoint, &request),
+            hide_usage: false,
+            candidates: Candidates::Classic(Arc::clone(classic)),
+            headers,
+            body,
+            request,
+            model,
+            attempts: Default::default(),
+        };
+        self.await_attempts(handover, HeaderEdits::default(), Metadata::default())
+    }
+
+    fn await_attempts(
+        &mut self,
+        handover: Handover,
+        mut edits: HeaderEdits,
+        metadata: Metadata,
+    ) -> (State, Step) {
+        route_anew(&handover.headers, &handover.model, &mut edits);
+        // Of a Go gateway's configuration: it was set when the headers came, for the attempts to read.
+        edits.remove.retain(|name| {
+            name != INTERNAL_ID_HEADER || matches!(handover.candidates, Candidates::OfRule(_))
+        });
+        let change = Change { headers: edits, clear_route_cache: true, metadata, ..Change::default() };
+        self.scope = None;
+        (State::AwaitAnswer(Box::new(Sent::PerAttempt(Arc::new(handover)))), Step::Continue(change))
+    }
+
+    fn sending_metadata(&self, served: &Served, headers: &Headers, body: Option<&Bytes>) -> Metadata {
+        sending_metadata(&self.settings, served, headers, body)
+    }
+}
+
+/// What is told of a request that is sent: where to, and what its headers say about it.
+pub(super) fn sending_metadata(
+    settings: &Settings,
+    served: &Served,
+    headers: &Headers,
+    body: Option<&Bytes>,
+) -> Metadata {
+    let mut metadata = Metadata::default();
+    metadata.text("backend_name", &*served.backend.name);
+    for (attribute, value) in settings.attributes.logs.attributes(headers) {
+        metadata.text(attribute.to_owned(), value);
+    }
+    if let Some(body) = body {
+        metadata.number("content_length", body.len() as f64);
+    }
+    metadata
+}
+
+fn models<'a>(scope: &'a Scope, headers: &Headers) -> &'a ModelList {
+    match scope {
+        Scope::Gateway(gateway) => gateway.models.of_host(headers.text(":authority")),
+        Scope::Classic(classic) => {
+            classic.models.of_host(headers.text(":authority").or_else(|| headers.text("host")))
+        }
+    }
+}
+
+/// Why a request cannot be one for a model, by its headers alone.
+fn unfit(endpoint: Endpoint, headers: &Headers, end_of_stream: bool) -> Option<LocalReply> {
+    if headers.get(":method") != Some(b"POST") {
+        let message = format!("{} takes POST requests only", endpoint.path());
+        let body = openai::error_body("MethodNotAllowed", 405, &message);
+        let mut reply = LocalReply::json(405, "method_not_allowed", body);
+        reply.headers.push(("allow", "POST".to_owned()));
+        return Some(reply);
+    }
+    if end_of_stream {
+        return Some(outgoing::malformed("no_body", "malformed request: the request has no body"));
+    }
+    let encoding =
+        headers.text("content-encoding").filter(|value| !value.eq_ignore_ascii_case("identity"))?;
+    let shown: String = encoding.chars().take(64).collect();
+    let message = format!("the request body must not be compressed (content-encoding: {shown})");
+    let body = openai::error_body("UnsupportedMediaType", 415, &message);
+    Some(LocalReply::json(415, "compressed_request", body))
+}
+
+/// Usage is asked for where it is not given otherwise: what is not reported cannot be accounted for.
+pub(super) fn wants_usage(endpoint: Endpoint, request: &ModelRequest) -> bool {
+    request.streaming && endpoint.usage_is_optional() && !request.include_usage
+}
+
+/// Under a Go gateway's configuration usage is asked for as it asks: of chats, if a cost needs it; and the client sees it.
+pub(super) fn asks_for_usage_as_the_go_gateway(
+    classic: &Classic,
+    endpoint: Endpoint,
+    request: &ModelRequest,
+) -> bool {
+    endpoint == Endpoint::ChatCompletions && classic.has_costs() && wants_usage(endpoint, request)
+}
+
+/// What Envoy's routes choose by, and nothing of ours that the client sent.
+fn route_anew(headers: &Headers, model: &str, edits: &mut HeaderEdits) {
+    let path = headers.get_bytes(":path").unwrap_or_default();
+    edits.set(MODEL_HEADER, Bytes::copy_from_slice(model.as_bytes()));
+    edits.set(ORIGINAL_PATH_HEADER, path.clone());
+    edits.set(ENVOY_ORIGINAL_PATH_HEADER, path);
+    strip_internal(headers, edits);
 }
 
 /// Why a model's name cannot be put into a header, if it cannot.

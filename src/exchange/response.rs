@@ -1,13 +1,16 @@
 //! The provider's side of an exchange: what is read from an answer, and what the client gets of it.
 
-use std::time::{Instant, SystemTime};
+use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Exchange, Outcome, Reading, Sent, State, Step, Violation};
+use super::attempt::{ATTEMPT_HEADER, Attempted};
+use super::outgoing::Expected;
+use super::{Exchange, Handover, Now, Outcome, Reading, Sent, State, Step, Violation};
 use crate::headers::Headers;
-use crate::mutation::{BodyChange, Change, ResponsePhases};
-use crate::translate::{self, Answer};
+use crate::mutation::{BodyChange, Change, PhaseOverride, ResponsePhases};
+use crate::translate::{self, Pair};
 
 impl Exchange {
     pub(super) fn response_headers(
@@ -15,7 +18,23 @@ impl Exchange {
         sent: Sent,
         headers: &Headers,
         end_of_stream: bool,
+        now: Now,
     ) -> (State, Step) {
+        let expected = match sent {
+            Sent::Direct(expected) => expected,
+            Sent::PerAttempt(handover) => match self.answering(&handover, headers) {
+                Answering::Provider(expected) => expected,
+                Answering::Gateway(reason) => {
+                    let status = status(headers);
+                    self.note(|settlement| {
+                        settlement.status = Some(status);
+                        settlement.outcome = Outcome::Refused(reason);
+                    });
+                    return (State::Passing, pass());
+                }
+                Answering::Envoy => return self.foreign_answer(headers),
+            },
+        };
         let status = status(headers);
         let failed = !(200..300).contains(&status);
         self.note(|settlement| {
@@ -28,21 +47,17 @@ impl Exchange {
             }
             return (State::Over, Step::default());
         }
-        let model = self.account.as_ref().and_then(|settlement| settlement.request_model.clone());
-        let answer = Answer {
-            pair: sent.pair,
-            model: model.as_deref().unwrap_or_default(),
-            // Until the wall clock comes in with each message.
-            created: SystemTime::UNIX_EPOCH,
-            endpoint: sent.endpoint,
-            streaming: sent.streaming,
-            hide_usage: sent.hide_usage,
-            status,
+        let mut plan = translate::plan(&expected.answer(status, now.wall), headers);
+        if headers.contains(ATTEMPT_HEADER) {
+            plan.headers.remove(ATTEMPT_HEADER);
+        }
+        let change = Change {
+            headers: plan.headers,
+            phases: Some(PhaseOverride::Response(plan.phases)),
+            ..Change::default()
         };
-        let plan = translate::plan(&answer, headers);
-        let change = Change { headers: plan.headers, phases: Some(plan.phases), ..Change::default() };
         let state = match plan.reader {
-            Some(reader) => State::Reading(Box::new(Reading { rule: sent.rule, reader })),
+            Some(reader) => State::Reading(Box::new(Reading { served: expected.served, reader })),
             None => {
                 if !failed {
                     self.set_outcome(Outcome::Completed);
@@ -51,6 +66,42 @@ impl Exchange {
             }
         };
         (state, Step::Continue(change))
+    }
+
+    /// Who gave this answer, and what it is like.
+    fn answering(&mut self, handover: &Handover, headers: &Headers) -> Answering {
+        let (latest, failed) = handover.result();
+        // An attempt of another process is known by its word alone; it has made the answer one in the client's dialect.
+        let elsewhere = headers.text(ATTEMPT_HEADER).and_then(|word| {
+            let served = Attempted::parse(word, self.id).and_then(|attempted| attempted.served(handover))?;
+            let model = served.backend.model_override.as_ref().unwrap_or(&handover.model);
+            Some(Expected {
+                endpoint: handover.endpoint,
+                pair: Pair::Same,
+                streaming: handover.request.streaming,
+                hide_usage: handover.hide_usage,
+                model: Arc::clone(model),
+                served,
+            })
+        });
+        let (expected, started, refused) = match (elsewhere, latest) {
+            (Some(expected), _) => (expected, None, None),
+            (None, Some(taken)) => (taken.expected, Some(taken.started), taken.refused),
+            (None, None) => {
+                self.note(|settlement| settlement.failed = failed);
+                return Answering::Envoy;
+            }
+        };
+        self.note(|settlement| {
+            settlement.failed = failed;
+            settlement.served = Some(Arc::clone(&expected.served));
+            settlement.request_model = Some(Arc::clone(&expected.model));
+            settlement.started = started.unwrap_or(settlement.started);
+        });
+        match refused {
+            Some(reason) => Answering::Gateway(reason),
+            None => Answering::Provider(expected),
+        }
     }
 
     pub(super) fn response_body(
@@ -69,7 +120,7 @@ impl Exchange {
             return Ok((State::Reading(reading), Step::Continue(change)));
         }
         self.complete(&reading, now);
-        change.metadata = self.closing_metadata(&reading.rule);
+        change.metadata = self.closing_metadata(&reading.served);
         Ok((State::Over, Step::Continue(change)))
     }
 
@@ -77,7 +128,7 @@ impl Exchange {
     pub(super) fn response_trailers(&mut self, reading: &mut Reading, now: Instant) -> (State, Step) {
         reading.reader.finish();
         self.complete(reading, now);
-        let metadata = self.closing_metadata(&reading.rule);
+        let metadata = self.closing_metadata(&reading.served);
         (State::Over, Step::Continue(Change { metadata, ..Change::default() }))
     }
 
@@ -88,8 +139,7 @@ impl Exchange {
             settlement.status = Some(status);
             settlement.outcome = Outcome::AnsweredByEnvoy;
         });
-        let change = Change { phases: Some(ResponsePhases::None), ..Change::default() };
-        (State::Passing, Step::Continue(change))
+        (State::Passing, pass())
     }
 
     fn read(&mut self, reading: &mut Reading, body: Bytes, end: bool) -> Result<BodyChange, Violation> {
@@ -119,6 +169,23 @@ impl Exchange {
     }
 }
 
-fn status(headers: &Headers) -> u16 {
+/// Who gave an answer.
+enum Answering {
+    Provider(Expected),
+    /// The gateway, in an attempt; the word says why.
+    Gateway(&'static str),
+    /// Envoy: no backend was tried.
+    Envoy,
+}
+
+/// The rest of an answer passes by.
+fn pass() -> Step {
+    Step::Continue(Change {
+        phases: Some(PhaseOverride::Response(ResponsePhases::None)),
+        ..Change::default()
+    })
+}
+
+pub(super) fn status(headers: &Headers) -> u16 {
     headers.text(":status").and_then(|status| status.parse().ok()).unwrap_or(0)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::cost::CostFacts;
 use crate::endpoint::{self, Endpoint};
 use crate::mutation::Metadata;
-use crate::runtime::Rule;
+use crate::runtime::{Rule, Served};
 use crate::translate::Report;
 use crate::usage::TokenUsage;
 
@@ -50,8 +50,12 @@ pub struct Settlement {
     pub endpoint: Option<Endpoint>,
     /// `namespace/name` of the Gateway.
     pub gateway: Option<Arc<str>>,
-    /// The rule that served the request, once it was sent to a provider.
+    /// The rule that was chosen, where the processor chooses.
     pub rule: Option<Arc<Rule>>,
+    /// Who was asked, once somebody was: by the last attempt, if there were several.
+    pub served: Option<Arc<Served>>,
+    /// Who was asked before in vain, in that order.
+    pub failed: Vec<Arc<Served>>,
     /// The model the client asked for.
     pub original_model: Option<Arc<str>>,
     /// The model the provider was asked for.
@@ -90,6 +94,8 @@ impl Settlement {
             endpoint: None,
             gateway: None,
             rule: None,
+            served: None,
+            failed: Vec::new(),
             original_model: None,
             request_model: None,
             response_model: None,
@@ -108,7 +114,7 @@ impl Settlement {
 
     /// The value of `gen_ai.provider.name`.
     pub fn provider(&self) -> Option<&'static str> {
-        self.rule.as_deref().map(|rule| endpoint::provider_name(rule.backend.api.schema()))
+        self.served.as_deref().map(|served| endpoint::provider_name(served.backend.api.schema()))
     }
 
     /// Whether the provider was asked and gave what it was asked for.
@@ -161,23 +167,23 @@ impl Settlement {
     }
 
     /// The dynamic metadata of a successful exchange: nothing unless a cost is configured for it.
-    pub(super) fn metadata(&self, rule: &Rule) -> Metadata {
+    pub(super) fn metadata(&self, served: &Served) -> Metadata {
         let mut metadata = Metadata::default();
-        if !self.succeeded() || rule.costs.is_empty() {
+        if !self.succeeded() || served.costs.is_empty() {
             return metadata;
         }
         let model = self.request_model.as_deref().unwrap_or_default();
         let facts =
-            CostFacts { model, backend: &rule.backend.name, route_name: &rule.route, usage: &self.usage };
-        for (key, cost) in rule.costs.evaluate(&facts) {
+            CostFacts { model, backend: &served.backend.name, route_name: &served.route, usage: &self.usage };
+        for (key, cost) in served.costs.evaluate(&facts) {
             match cost {
                 Ok(cost) => metadata.number(key.to_owned(), cost as f64),
-                Err(error) => tracing::warn!(route = %rule.route, key, %error, "a cost cannot be computed"),
+                Err(error) => tracing::warn!(route = %served.route, key, %error, "a cost cannot be computed"),
             }
         }
         metadata.text("model_name_override", model);
-        metadata.text("ai_service_backend_name", rule.backend.service());
-        metadata.text("route_name", &*rule.route);
+        metadata.text("ai_service_backend_name", served.backend.service());
+        metadata.text("route_name", &*served.route);
         if let Some(model) = &self.response_model {
             metadata.text("response_model", &**model);
         }

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::Config;
-use crate::mutation::{BodyChange, MetadataValue, ResponsePhases};
+use crate::mutation::{BodyChange, MetadataValue, PhaseOverride, ResponsePhases};
+use crate::runtime::Runtime;
 use crate::usage::TokenUsage;
 
 const AUTHORITY: &str = "http.gw.default";
@@ -58,11 +59,23 @@ fn runtime_of(config: Value) -> Arc<Runtime> {
     Arc::new(Runtime::new(config).0)
 }
 
-fn settings() -> Arc<Settings> {
+fn attributes() -> HeaderAttributes {
     let mapping = |text: &str| text.parse().unwrap();
-    let attributes =
-        HeaderAttributes { metrics: mapping("x-team:team"), logs: mapping("agent-session-id:session.id") };
-    Arc::new(Settings { attributes, ..Settings::default() })
+    HeaderAttributes { metrics: mapping("x-team:team"), logs: mapping("agent-session-id:session.id") }
+}
+
+fn response(phases: ResponsePhases) -> Option<PhaseOverride> {
+    Some(PhaseOverride::Response(phases))
+}
+
+fn at(monotonic: Instant) -> Now {
+    Now { monotonic, wall: SystemTime::UNIX_EPOCH }
+}
+
+fn exchange(runtime: &Runtime, now: Instant) -> Exchange {
+    let id = ExchangeId { process: 1, number: 2 };
+    let settings = Arc::new(Settings { attributes: attributes(), ..Settings::default() });
+    Exchange::new(runtime.scope(AUTHORITY), id, settings, at(now))
 }
 
 /// Envoy's side of one exchange.
@@ -74,12 +87,12 @@ struct Script {
 impl Script {
     fn new() -> Self {
         let now = Instant::now();
-        Self { exchange: Exchange::new(Some(runtime()), AUTHORITY, settings(), now), now }
+        Self { exchange: exchange(&runtime(), now), now }
     }
 
     fn send(&mut self, input: Input) -> Result<Step, Violation> {
         self.now += Duration::from_millis(10);
-        self.exchange.handle(input, self.now)
+        self.exchange.handle(input, at(self.now))
     }
 
     fn change(&mut self, input: Input) -> Change {
@@ -244,7 +257,7 @@ fn a_unary_answer_passes_untouched_and_is_read_at_every_split() {
         let mut script = Script::new();
         script.request("/v1/chat/completions", &[], &chat("tuned-1"));
         let change = script.response("200", &[("content-type", "application/json")]);
-        assert_eq!(change.phases, Some(ResponsePhases::Streamed));
+        assert_eq!(change.phases, response(ResponsePhases::Streamed));
         let (first, second) = answer.as_bytes().split_at(at);
         let (delivered, last) = script.body([first, second]);
         assert_eq!(delivered, answer.as_bytes());
@@ -274,7 +287,7 @@ fn a_short_unary_answer_is_asked_for_in_one_message() {
     let mut script = Script::new();
     script.request("/v1/chat/completions", &[], &chat("plain"));
     let change = script.response("200", &[("content-length", "100")]);
-    assert_eq!(change.phases, Some(ResponsePhases::Buffered));
+    assert_eq!(change.phases, response(ResponsePhases::Buffered));
 }
 
 #[test]
@@ -313,7 +326,7 @@ fn a_usage_event_the_client_did_not_ask_for_is_hidden_at_every_split() {
         let body: Value = serde_json::from_slice(body).unwrap();
         assert_eq!(body["stream_options"], json!({"include_usage": true}));
         let change = script.response("200", &EVENT_STREAM);
-        assert_eq!(change.phases, Some(ResponsePhases::Streamed));
+        assert_eq!(change.phases, response(ResponsePhases::Streamed));
         let (first, second) = stream.as_bytes().split_at(at);
         let (delivered, last) = script.body([first, second]);
         assert_eq!(String::from_utf8(delivered).unwrap(), EVENTS.concat() + DONE, "split at {at}");
@@ -437,13 +450,13 @@ fn a_provider_error_in_json_passes_and_another_is_wrapped() {
     let mut script = Script::new();
     script.request("/v1/chat/completions", &[], &chat("plain"));
     let change = script.response("429", &[("content-type", "application/problem+json")]);
-    assert_eq!(change.phases, Some(ResponsePhases::None));
+    assert_eq!(change.phases, response(ResponsePhases::None));
     assert_eq!(script.settled().outcome, Outcome::ProviderError);
 
     let mut script = Script::new();
     script.request("/v1/chat/completions", &[], &chat("plain"));
     let change = script.response("503", &[("content-type", "text/plain"), ("content-length", "9")]);
-    assert_eq!(change.phases, Some(ResponsePhases::Buffered));
+    assert_eq!(change.phases, response(ResponsePhases::Buffered));
     assert_eq!(set(&change, "content-type"), Some("application/json"));
     let (delivered, last) = script.body([&b"no \"luck\""[..]]);
     let error: Value = serde_json::from_slice(&delivered).unwrap();
@@ -571,7 +584,7 @@ fn speech_passes_unread_and_counts_as_completed() {
     let mut script = Script::new();
     script.request("/v1/audio/speech", &[], &chat("plain"));
     let change = script.response("200", &[("content-type", "audio/mpeg")]);
-    assert_eq!(change.phases, Some(ResponsePhases::None));
+    assert_eq!(change.phases, response(ResponsePhases::None));
     let settlement = script.settled();
     assert_eq!((settlement.outcome, settlement.estimated), (Outcome::Completed, false));
     assert!(settlement.usage.is_empty());
@@ -593,7 +606,7 @@ fn script_with(schema: &Value) -> Script {
         }],
     }));
     let now = Instant::now();
-    Script { exchange: Exchange::new(Some(runtime), AUTHORITY, settings(), now), now }
+    Script { exchange: exchange(&runtime, now), now }
 }
 
 #[test]
@@ -649,7 +662,10 @@ fn errors_are_wrapped_in_the_endpoints_dialect() {
     }
     let mut script = script_with(&json!({"name": "OpenAI"}));
     script.request("/v1/completions", &[], &chat("m"));
-    assert_eq!(script.response("500", &[("content-type", "text/html")]).phases, Some(ResponsePhases::None));
+    assert_eq!(
+        script.response("500", &[("content-type", "text/html")]).phases,
+        response(ResponsePhases::None)
+    );
 }
 
 #[test]
@@ -680,9 +696,10 @@ fn rerank_is_read() {
 #[test]
 fn an_unknown_gateway_is_refused() {
     for runtime in [None, Some(runtime())] {
-        let mut exchange = Exchange::new(runtime, "someone.else", settings(), Instant::now());
-        let step =
-            exchange.handle(request_headers("POST", "/v1/chat/completions", &[]), Instant::now()).unwrap();
+        let scope = runtime.and_then(|runtime| runtime.scope("someone.else"));
+        let (id, now) = (ExchangeId { process: 1, number: 1 }, at(Instant::now()));
+        let mut exchange = Exchange::new(scope, id, Arc::default(), now);
+        let step = exchange.handle(request_headers("POST", "/v1/chat/completions", &[]), now).unwrap();
         assert!(matches!(step, Step::Reply(LocalReply { status: 503, .. })));
     }
 }
@@ -692,7 +709,7 @@ fn an_answer_of_envoys_own_passes() {
     let mut script = Script::new();
     script.change(request_headers("POST", "/v1/chat/completions", &[]));
     let change = script.response("413", &[("content-type", "text/plain")]);
-    assert_eq!(change.phases, Some(ResponsePhases::None));
+    assert_eq!(change.phases, response(ResponsePhases::None));
     let (delivered, _) = script.body([&b"Payload Too Large"[..]]);
     assert_eq!(delivered, b"Payload Too Large");
     assert_eq!(script.settled().outcome, Outcome::AnsweredByEnvoy);

@@ -191,7 +191,8 @@ proptest! {
             Route::Rule(rule) => {
                 let told = told.expect("one is chosen");
                 let index = format!("/rule/{}/", told.rule);
-                prop_assert!(rule.backend.name.contains(&index), "{} {told:?}", rule.backend.name);
+                let mut names = rule.backends().iter().map(|served| &served.backend.name);
+                prop_assert!(names.all(|name| name.contains(&index)), "{rule:?} {told:?}");
             }
             Route::Broken | Route::None => prop_assert!(told.is_none(), "{told:?}"),
         }

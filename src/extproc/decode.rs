@@ -1,15 +1,20 @@
-//! Envoy's messages -> [`Input`].
+//! Envoy's messages -> [`Input`] and [`Arrival`].
 
 use bytes::Bytes;
+use serde_json::Value as Json;
 
-use crate::exchange::Input;
+use crate::auth::CredentialMetadata;
+use crate::exchange::{Arrival, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, ROUTING_KEY};
 use crate::headers::Headers;
+use crate::mutation::METADATA_NAMESPACE;
 use crate::proto::ext_proc as proto;
 use crate::proto::ext_proc::processing_request::Request;
+use crate::proto::ext_proc::value::Kind;
 
 /// The input a message stands for; nothing where Envoy sent a message without content.
 pub(super) fn input(request: proto::ProcessingRequest) -> Option<Input> {
-    let proto::ProcessingRequest { request, attributes: _, observability_mode: _ } = request;
+    let proto::ProcessingRequest { request, metadata_context: _, attributes: _, observability_mode: _ } =
+        request;
     Some(match request? {
         Request::RequestHeaders(message) => {
             Input::RequestHeaders { headers: headers(message.headers), end_of_stream: message.end_of_stream }
@@ -26,6 +31,97 @@ pub(super) fn input(request: proto::ProcessingRequest) -> Option<Input> {
         }
         Request::ResponseTrailers(_) => Input::ResponseTrailers,
     })
+}
+
+/// The attributes that the filter in front of a provider is configured to send, by the expressions they are asked for with.
+const HOST_BACKEND: &str =
+    "xds.upstream_host_metadata.filter_metadata['aigateway.envoy.io']['per_route_rule_backend_name']";
+const CLUSTER_BACKEND: &str =
+    "xds.cluster_metadata.filter_metadata['aigateway.envoy.io']['per_route_rule_backend_name']";
+const UPSTREAM_HOST: &str =
+    "xds.upstream_host_metadata.filter_metadata['aigateway.envoy.io']['upstream_host']";
+const ROUTE: &str = "xds.route_metadata.filter_metadata['aigateway.envoy.io']['aigw_route_name']";
+
+const ATTEMPT_COUNT: &str = "upstream.request_attempt_count";
+
+/// What Envoy tells of an attempt; nothing where the stream is the router's, whose filter asks for no attributes.
+pub(super) fn arrival(request: &proto::ProcessingRequest) -> Option<Arrival> {
+    let Some(Request::RequestHeaders(message)) = &request.request else { return None };
+    if request.attributes.is_empty() {
+        return None;
+    }
+    let attribute = |name: &str| {
+        request
+            .attributes
+            .values()
+            .find_map(|attributes| text(attributes, name))
+            .filter(|value| !value.is_empty())
+    };
+    let metadata = request.metadata_context.as_ref();
+    let own = metadata.and_then(|metadata| metadata.filter_metadata.get(METADATA_NAMESPACE));
+    let header = || {
+        let headers = message.headers.as_ref()?.headers.iter().rev();
+        let mut named = headers.filter(|header| header.key == INTERNAL_ID_HEADER.as_bytes());
+        named.next().map(|header| value(header.value.clone(), header.raw_value.clone()))
+    };
+    let id = match own.and_then(|own| text(own, INTERNAL_ID_KEY)) {
+        Some(id) => id.parse().ok(),
+        None => header().and_then(|id| std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok())),
+    };
+    Some(Arrival {
+        host_backend: attribute(HOST_BACKEND),
+        cluster_backend: attribute(CLUSTER_BACKEND),
+        upstream_host: attribute(UPSTREAM_HOST),
+        route: attribute(ROUTE),
+        count: request.attributes.values().find_map(|attributes| number(attributes, ATTEMPT_COUNT)),
+        id,
+        routing_key: own.and_then(|own| text(own, ROUTING_KEY)).map(Bytes::from),
+        credentials: metadata.map(credentials).unwrap_or_default(),
+    })
+}
+
+/// What filters in front of ours left about the client's credentials.
+fn credentials(metadata: &proto::Metadata) -> CredentialMetadata {
+    let mut credentials = CredentialMetadata::default();
+    for (namespace, entries) in
+        metadata.filter_metadata.iter().filter(|(name, _)| *name != METADATA_NAMESPACE)
+    {
+        credentials.insert(namespace.as_str(), object(entries, 0));
+    }
+    credentials
+}
+
+/// As JSON, as deep as anybody looks into it.
+fn object(entries: &proto::Struct, depth: usize) -> Json {
+    const MAX_DEPTH: usize = 8;
+    let fields = entries.fields.iter().filter_map(|field| {
+        let value = match field.value.as_ref()?.kind.as_ref()? {
+            Kind::NullValue(_) => Json::Null,
+            Kind::NumberValue(number) => (*number).into(),
+            Kind::StringValue(text) => String::from_utf8_lossy(text).into_owned().into(),
+            Kind::BoolValue(value) => (*value).into(),
+            Kind::StructValue(entries) if depth < MAX_DEPTH => object(entries, depth + 1),
+            Kind::StructValue(_) => return None,
+        };
+        Some((String::from_utf8_lossy(&field.key).into_owned(), value))
+    });
+    Json::Object(fields.collect())
+}
+
+fn number(entries: &proto::Struct, key: &str) -> Option<u32> {
+    let field = entries.fields.iter().find(|field| field.key == key.as_bytes())?;
+    match field.value.as_ref()?.kind.as_ref()? {
+        Kind::NumberValue(number) if *number >= 0.0 && *number <= 1e9 => Some(*number as u32),
+        _ => None,
+    }
+}
+
+fn text(entries: &proto::Struct, key: &str) -> Option<String> {
+    let field = entries.fields.iter().find(|field| field.key == key.as_bytes())?;
+    match field.value.as_ref()?.kind.as_ref()? {
+        Kind::StringValue(text) => String::from_utf8(text.to_vec()).ok(),
+        _ => None,
+    }
 }
 
 fn headers(map: Option<proto::HeaderMap>) -> Headers {

@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::exchange::{Phase, Step};
 use crate::headers::HeaderEdits;
 use crate::mutation::{
-    BodyChange, Change, LocalReply, METADATA_NAMESPACE, Metadata, MetadataValue, ResponsePhases,
+    BodyChange, Change, LocalReply, METADATA_NAMESPACE, Metadata, MetadataValue, PhaseOverride,
+    ResponsePhases,
 };
 use crate::proto::ext_proc as proto;
 use crate::proto::ext_proc::common_response::ResponseStatus;
@@ -30,8 +31,13 @@ pub(super) fn response(phase: Phase, step: Step) -> proto::ProcessingResponse {
 
 fn proceed(phase: Phase, change: Change) -> proto::ProcessingResponse {
     let Change { headers, body, clear_route_cache, phases, metadata } = change;
+    // A body in reply to headers takes the place of one that Envoy has not sent here.
+    let status = match (phase, &body) {
+        (Phase::RequestHeaders, BodyChange::Replace(_)) => ResponseStatus::ContinueAndReplace,
+        _ => ResponseStatus::Continue,
+    };
     let common = |headers, body, clear_route_cache| proto::CommonResponse {
-        status: ResponseStatus::Continue.into(),
+        status: status.into(),
         header_mutation: header_mutation(headers),
         body_mutation: body_mutation(body),
         clear_route_cache,
@@ -90,8 +96,22 @@ fn body_mutation(change: BodyChange) -> Option<proto::BodyMutation> {
     }
 }
 
+fn mode(phases: PhaseOverride) -> proto::ProcessingMode {
+    match phases {
+        PhaseOverride::RequestBody => proto::ProcessingMode {
+            request_header_mode: HeaderSendMode::Send.into(),
+            request_body_mode: BodySendMode::Buffered.into(),
+            request_trailer_mode: HeaderSendMode::Skip.into(),
+            response_header_mode: HeaderSendMode::Send.into(),
+            response_body_mode: BodySendMode::None.into(),
+            response_trailer_mode: HeaderSendMode::Skip.into(),
+        },
+        PhaseOverride::Response(phases) => response_mode(phases),
+    }
+}
+
 /// The trailers are asked for wherever the body is: a body that is followed by trailers has no last chunk that says so.
-fn mode(phases: ResponsePhases) -> proto::ProcessingMode {
+fn response_mode(phases: ResponsePhases) -> proto::ProcessingMode {
     let (body, trailers) = match phases {
         ResponsePhases::None => (BodySendMode::None, HeaderSendMode::Skip),
         ResponsePhases::Buffered => (BodySendMode::Buffered, HeaderSendMode::Send),

@@ -3,36 +3,99 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use futures_util::Stream;
 use tonic::{Status, Streaming};
 
+use super::registry::Registry;
 use super::settle::{Guard, Settler};
 use super::{decode, encode};
-use crate::exchange::{Exchange, Phase, Settings};
+use crate::exchange::{Attempt, Exchange, Now, Phase, Settings};
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
+use crate::runtime::Scope;
 use crate::source::Slot;
 
 /// Serves Envoy's external processing filter. An exchange keeps the runtime it began with until its end.
 #[derive(Debug, Clone)]
-pub struct Service {
+pub struct Service(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     slot: Slot,
     settings: Arc<Settings>,
     settler: Settler,
+    registry: Arc<Registry>,
 }
 
 impl Service {
     /// A service whose exchanges begin with the runtime that is in `slot` then, and leave their settlements with `settler`.
-    pub fn new(slot: Slot, settings: Settings, settler: Settler) -> Self {
-        Self { slot, settings: Arc::new(settings), settler }
+    /// `process` tells this process from the other processors of the same Envoys: a random number.
+    pub fn new(slot: Slot, settings: Settings, settler: Settler, process: u64) -> Self {
+        let (settings, registry) = (Arc::new(settings), Arc::new(Registry::new(process)));
+        Self(Arc::new(Inner { slot, settings, settler, registry }))
     }
 
-    /// Begins an exchange: the replies to Envoy's messages. `authority` is the one Envoy opened the stream with; it names the
+    /// Begins a stream: the replies to Envoy's messages. `authority` is the one Envoy opened the stream with; it names the
     /// gateway.
     pub(super) fn replies(&self, authority: &str, inbound: Streaming<ProcessingRequest>) -> Replies {
-        let exchange = Exchange::new(self.slot.load(), authority, Arc::clone(&self.settings), Instant::now());
-        Replies { inbound, guard: self.settler.guard(exchange), ended: false }
+        let scope = self.0.slot.load().and_then(|runtime| runtime.scope(authority));
+        Replies { inbound, party: Party::Unknown(Arc::clone(&self.0), scope), ended: false }
+    }
+}
+
+impl Inner {
+    /// Whether the stream is the router's or an attempt's is told by its first message.
+    fn begin(&self, first: &ProcessingRequest, scope: Option<Scope>, now: Now) -> Party {
+        match decode::arrival(first) {
+            Some(arrival) => {
+                let handover = arrival.id.and_then(|id| self.registry.get(id));
+                Party::Attempt(Box::new(Attempt::new(arrival, handover, scope, Arc::clone(&self.settings))))
+            }
+            None => {
+                let exchange = Exchange::new(scope, self.registry.id(), Arc::clone(&self.settings), now);
+                Party::Router(self.settler.guard(exchange, Arc::clone(&self.registry)))
+            }
+        }
+    }
+}
+
+/// Who speaks on a stream.
+#[derive(Debug)]
+enum Party {
+    /// Nothing has come yet.
+    Unknown(Arc<Inner>, Option<Scope>),
+    Router(Guard),
+    Attempt(Box<Attempt>),
+}
+
+impl Party {
+    fn reply(&mut self, message: ProcessingRequest) -> Result<ProcessingResponse, Status> {
+        let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
+        if let Self::Unknown(service, scope) = self {
+            let begun = service.begin(&message, scope.take(), now);
+            *self = begun;
+        }
+        let input = decode::input(message)
+            .ok_or_else(|| Status::invalid_argument("a processing request without a request"))?;
+        let phase = Phase::of(&input);
+        let step = match self {
+            Self::Router(guard) => guard.handle(input, now),
+            Self::Attempt(attempt) => attempt.handle(input, now),
+            Self::Unknown(..) => return Err(Status::internal("a stream that nobody speaks on")),
+        };
+        let step = step.map_err(|violation| {
+            tracing::warn!(%violation, "ending a processing stream");
+            Status::failed_precondition(violation.to_string())
+        })?;
+        Ok(encode::response(phase, step))
+    }
+
+    /// Nothing more will come.
+    fn end(&mut self) {
+        if let Self::Router(guard) = self {
+            guard.settle(Instant::now());
+        }
     }
 }
 
@@ -44,7 +107,7 @@ impl Service {
 #[derive(Debug)]
 pub(super) struct Replies {
     inbound: Streaming<ProcessingRequest>,
-    guard: Guard,
+    party: Party,
     ended: bool,
 }
 
@@ -59,22 +122,11 @@ impl Stream for Replies {
         // An error means that Envoy reset the stream: there is nobody left to answer.
         let Some(Ok(message)) = ready!(Pin::new(&mut this.inbound).poll_next(cx)) else {
             this.ended = true;
-            this.guard.settle();
+            this.party.end();
             return Poll::Ready(None);
         };
-        let reply = reply(message, &mut this.guard);
+        let reply = this.party.reply(message);
         this.ended = reply.is_err();
         Poll::Ready(Some(reply))
     }
-}
-
-fn reply(message: ProcessingRequest, guard: &mut Guard) -> Result<ProcessingResponse, Status> {
-    let input = decode::input(message)
-        .ok_or_else(|| Status::invalid_argument("a processing request without a request"))?;
-    let phase = Phase::of(&input);
-    let step = guard.handle(input).map_err(|violation| {
-        tracing::warn!(%violation, "ending a processing stream");
-        Status::failed_precondition(violation.to_string())
-    })?;
-    Ok(encode::response(phase, step))
 }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
-use crate::exchange::{Exchange, Input, Settlement, Step, Violation};
+use super::registry::Registry;
+use crate::exchange::{Exchange, Input, Now, Settlement, Step, Violation};
 
 /// How many exchanges are being served by this process.
 #[derive(Debug, Clone, Default)]
@@ -40,33 +41,39 @@ impl Settler {
     }
 
     /// Takes charge of an exchange.
-    pub(super) fn guard(&self, exchange: Exchange) -> Guard {
+    pub(super) fn guard(&self, exchange: Exchange, registry: Arc<Registry>) -> Guard {
         self.active.0.fetch_add(1, Ordering::Relaxed);
-        Guard { exchange, settler: self.clone() }
+        Guard { exchange, settler: self.clone(), registry, registered: false }
     }
 }
 
 /// Owns an exchange and settles it when it is over or, at the latest, when it is dropped: a gRPC stream that ends for any
-/// reason (client gone, provider gone, Envoy gone, shutdown) drops its guard.
+/// reason (client gone, provider gone, Envoy gone, shutdown) drops its guard. As long as it lives, attempts find its request.
 #[derive(Debug)]
 pub(super) struct Guard {
     exchange: Exchange,
     settler: Settler,
+    registry: Arc<Registry>,
+    registered: bool,
 }
 
 impl Guard {
     /// Hands a message to the exchange, and settles it if that was the last.
-    pub(super) fn handle(&mut self, input: Input) -> Result<Step, Violation> {
-        let step = self.exchange.handle(input, Instant::now());
+    pub(super) fn handle(&mut self, input: Input, now: Now) -> Result<Step, Violation> {
+        let is_request = matches!(input, Input::RequestBody { .. });
+        let step = self.exchange.handle(input, now);
         if step.is_err() || self.exchange.is_over() {
-            self.settle();
+            self.settle(now.monotonic);
+        } else if is_request && let Some(handover) = self.exchange.handover() {
+            self.registry.insert(self.exchange.id(), Arc::clone(handover));
+            self.registered = true;
         }
         step
     }
 
     /// Settles the exchange as it is. Harmless to call again.
-    pub(super) fn settle(&mut self) {
-        if let Some(settlement) = self.exchange.settle(Instant::now()) {
+    pub(super) fn settle(&mut self, now: Instant) {
+        if let Some(settlement) = self.exchange.settle(now) {
             // The queue is gone only after the process was told to stop without waiting.
             let _ = self.settler.settlements.send(settlement);
             self.settler.active.0.fetch_sub(1, Ordering::Relaxed);
@@ -76,6 +83,9 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        self.settle();
+        self.settle(Instant::now());
+        if self.registered {
+            self.registry.remove(self.exchange.id());
+        }
     }
 }

@@ -74,6 +74,11 @@ impl Backend {
         &self.name[..end]
     }
 
+    /// Whether the configured header mutation sets that lower-case name.
+    pub fn sets_header(&self, name: &[u8]) -> bool {
+        self.set_headers.iter().any(|(set, _)| set == name)
+    }
+
     /// Applies the configured header mutation: removals of what is there, then sets.
     pub fn mutate_headers(&self, headers: &Headers, edits: &mut HeaderEdits) {
         for name in &self.remove_headers {

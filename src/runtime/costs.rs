@@ -8,6 +8,7 @@ use crate::config::{Config, CostType, LlmRequestCost};
 use crate::cost::{Cost, CostKind, CostSet, RouteCost};
 
 /// The sets of costs of a document.
+#[derive(Debug)]
 pub(super) struct Costs {
     by_route: HashMap<String, Arc<CostSet>>,
     /// For routes that have none of their own.

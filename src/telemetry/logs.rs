@@ -85,7 +85,9 @@ impl Write for Line {
 
 /// One line for each settled exchange: who was asked, how it ended, what it used. No content, no credential.
 pub fn log_settlement(settlement: &Settlement) {
-    let rule = settlement.rule.as_deref();
+    let served = settlement.served.as_deref();
+    let route = served.map(|served| &*served.route).or(settlement.rule.as_deref().map(|rule| &*rule.route));
+    let failed: Vec<&str> = settlement.failed.iter().map(|served| &*served.backend.name).collect();
     let reason = match settlement.outcome {
         Outcome::Refused(reason) => reason,
         _ => "",
@@ -97,8 +99,9 @@ pub fn log_settlement(settlement: &Settlement) {
         operation = settlement.endpoint.map_or("", |endpoint| endpoint.operation()),
         status = settlement.status,
         gateway = settlement.gateway.as_deref(),
-        route = rule.map(|rule| &*rule.route),
-        backend = rule.map(|rule| &*rule.backend.name),
+        route,
+        backend = served.map(|served| &*served.backend.name),
+        failed_backends = (!failed.is_empty()).then(|| failed.join(",")),
         model = settlement.original_model.as_deref(),
         response_model = settlement.response_model.as_deref(),
         streaming = settlement.streaming,

@@ -11,6 +11,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::export;
 use super::series::{Known, Series};
+use crate::endpoint::provider_name;
 use crate::exchange::{Outcome, Settlement};
 use crate::extproc::ActiveExchanges;
 
@@ -27,6 +28,7 @@ pub struct Metrics {
     time_per_output_token: Histogram<f64>,
     exchanges: Counter<u64>,
     estimated: Counter<u64>,
+    failed_attempts: Counter<u64>,
     known: Mutex<(HashMap<Outcome, BoundCounter<u64>>, Known)>,
 }
 
@@ -81,6 +83,10 @@ impl Metrics {
                     "Exchanges whose tokens were counted here because the provider reported none.",
                 )
                 .build(),
+            failed_attempts: meter
+                .u64_counter("aigw.attempts.failed")
+                .with_description("Attempts at a backend that Envoy gave up for another, by backend.")
+                .build(),
             registry,
             provider,
             known: Mutex::default(),
@@ -101,8 +107,17 @@ impl Metrics {
             self.exchanges.bind(&labels)
         };
         outcomes.entry(outcome).or_insert_with(bind).add(1);
+        for served in &settlement.failed {
+            self.failed_attempts.add(
+                1,
+                &[
+                    KeyValue::new("gen_ai.provider.name", provider_name(served.backend.api.schema())),
+                    KeyValue::new("backend", served.backend.name.to_string()),
+                ],
+            );
+        }
         // The others never reached a provider.
-        if settlement.rule.is_some() {
+        if settlement.served.is_some() {
             self.record_answer(settlement, known.of(settlement));
         }
     }

@@ -1,0 +1,367 @@
+//! One attempt to send a request to a provider: the state machine of the stream that Envoy's cluster opens, again for each retry.
+//!
+//! ```text
+//! RequestHeaders ─► Passing                                            (the request is at hand: all is done at once)
+//!       └► AwaitBody ─► AwaitAnswer ─► Reading ─► over                 (it is with another process: Envoy sends it here)
+//! ```
+//!
+//! Which backend Envoy is about to try is read from Envoy's own data. An attempt to one that the configuration does not know is
+//! not sent.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::handover::{Candidates, Taken};
+use super::outgoing::{self, Expected, Manner, Original, Outgoing};
+use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, wants_usage};
+use super::response::status;
+use super::restore::{self, Former};
+use super::{ExchangeId, Handover, Input, Now, ORIGINAL_PATH_HEADER, Phase, Settings, Step, Violation};
+use crate::auth::{CLIENT_CREDENTIAL_HEADERS, CredentialMetadata};
+use crate::endpoint::{Endpoint, ModelRequest};
+use crate::headers::{HeaderEdits, Headers};
+use crate::mutation::{BodyChange, Change, LocalReply, PhaseOverride, ResponsePhases};
+use crate::runtime::{Rule, Scope, Served};
+use crate::translate::{self, Pair, Reader};
+use crate::wire::openai;
+
+/// Tells the router's stream, in an answer, which attempt of another process made it. Never leaves the gateway.
+pub(super) const ATTEMPT_HEADER: &str = "x-ai-eg-attempt";
+/// Where the Go gateway keeps the host of a backend; it never leaves the gateway.
+const UPSTREAM_HOST_HEADER: &str = "x-ai-eg-upstream-host";
+/// Set where an endpoint picker has chosen the host, which then says nothing about the backend.
+const PICKED_ENDPOINT_HEADER: &str = "x-gateway-destination-endpoint";
+
+/// What Envoy tells of an attempt besides its headers.
+#[derive(Debug, Clone, Default)]
+pub struct Arrival {
+    /// The backend, by the metadata of the chosen host.
+    pub host_backend: Option<String>,
+    /// The backend, by the metadata of the cluster.
+    pub cluster_backend: Option<String>,
+    /// The name of the chosen host.
+    pub upstream_host: Option<String>,
+    /// `namespace/name` of the route.
+    pub route: Option<String>,
+    /// Which attempt of the request this is, from 1.
+    pub count: Option<u32>,
+    /// The exchange it belongs to.
+    pub id: Option<ExchangeId>,
+    /// The routing key of the rule, where the processor chose it.
+    pub routing_key: Option<Bytes>,
+    /// What Envoy's filters know of the client's own credentials for the backend.
+    pub credentials: CredentialMetadata,
+}
+
+/// The state machine of an attempt.
+#[derive(Debug)]
+pub struct Attempt {
+    arrival: Arrival,
+    scope: Option<Scope>,
+    settings: Arc<Settings>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// With the request, where this process has it.
+    Start(Option<Arc<Handover>>),
+    AwaitBody(Box<Elsewhere>),
+    AwaitAnswer(Box<Expected>),
+    Reading(Box<Reader>),
+    Passing,
+    Over,
+}
+
+impl State {
+    fn waiting_for(&self) -> &'static str {
+        match self {
+            Self::Start(_) => "waiting for request headers",
+            Self::AwaitBody(_) => "waiting for the request body",
+            Self::AwaitAnswer(_) => "waiting for response headers",
+            Self::Reading(_) => "waiting for the response body",
+            Self::Passing => "letting the response pass",
+            Self::Over => "the attempt is over",
+        }
+    }
+}
+
+/// A request that another process has, and whose body is still to come.
+#[derive(Debug)]
+struct Elsewhere {
+    endpoint: Endpoint,
+    served: Arc<Served>,
+    rule: Option<Arc<Rule>>,
+    headers: Headers,
+    is_first: bool,
+}
+
+impl Attempt {
+    /// An attempt of which Envoy told `arrival`. `handover` is the request, where this process has it; `scope` is the
+    /// configuration in force.
+    pub fn new(
+        arrival: Arrival,
+        handover: Option<Arc<Handover>>,
+        scope: Option<Scope>,
+        settings: Arc<Settings>,
+    ) -> Self {
+        Self { arrival, scope, settings, state: State::Start(handover) }
+    }
+
+    /// Takes one message; `now` is when it came.
+    pub fn handle(&mut self, input: Input, now: Now) -> Result<Step, Violation> {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        let (next, step) = match (state, input) {
+            (State::Start(Some(handover)), Input::RequestHeaders { headers, .. }) => {
+                self.send(&handover, &headers, now)?
+            }
+            (State::Start(None), Input::RequestHeaders { headers, end_of_stream }) => {
+                self.ask_for_body(headers, end_of_stream)?
+            }
+            (State::AwaitBody(elsewhere), Input::RequestBody { body, .. }) => {
+                self.send_from_elsewhere(&elsewhere, &body, now)
+            }
+            (State::AwaitAnswer(expected), Input::RequestTrailers) => {
+                (State::AwaitAnswer(expected), Step::default())
+            }
+            (State::AwaitAnswer(expected), Input::ResponseHeaders { headers, end_of_stream }) => {
+                self.answer(&expected, &headers, end_of_stream, now)
+            }
+            // Envoy gave up before the request was complete.
+            (State::AwaitBody(_), Input::ResponseHeaders { .. }) => (State::Passing, pass()),
+            (State::Reading(mut reader), Input::ResponseBody { body, end_of_stream }) => {
+                let body = reader
+                    .chunk(body, end_of_stream)
+                    .map_err(|error| Violation::Unreadable(error.to_string()))?;
+                let next = if end_of_stream { State::Over } else { State::Reading(reader) };
+                (next, Step::Continue(Change { body, ..Change::default() }))
+            }
+            (State::Reading(_), Input::ResponseTrailers) => (State::Over, Step::default()),
+            (State::Passing, Input::ResponseHeaders { .. }) => (State::Passing, pass()),
+            (
+                State::Passing,
+                Input::RequestBody { .. }
+                | Input::RequestTrailers
+                | Input::ResponseBody { .. }
+                | Input::ResponseTrailers,
+            ) => (State::Passing, Step::default()),
+            (state, input) => {
+                return Err(Violation::OutOfOrder { phase: Phase::of(&input), state: state.waiting_for() });
+            }
+        };
+        self.state = next;
+        Ok(step)
+    }
+
+    /// The full name of the backend, by what Envoy says of the host it has chosen.
+    fn backend(&self, headers: &Headers) -> Result<&str, Violation> {
+        let Arrival { host_backend, cluster_backend, .. } = &self.arrival;
+        let host_backend = host_backend.as_ref().filter(|_| !headers.contains(PICKED_ENDPOINT_HEADER));
+        let name = host_backend.or(cluster_backend.as_ref());
+        name.map(String::as_str).ok_or_else(|| Violation::UnknownBackend(String::new()))
+    }
+
+    fn route(&self) -> &str {
+        self.arrival.route.as_deref().unwrap_or_default()
+    }
+
+    /// Everything the request needs, in the reply to its headers.
+    fn send(&mut self, handover: &Handover, current: &Headers, now: Now) -> Result<(State, Step), Violation> {
+        let name = self.backend(current)?;
+        let served = match &handover.candidates {
+            Candidates::OfRule(rule) => rule.attempted(name).cloned(),
+            Candidates::Classic(_) => match &self.scope {
+                Some(Scope::Classic(classic)) => classic.served(name, self.route()),
+                _ => None,
+            },
+        };
+        let served = served.ok_or_else(|| Violation::UnknownBackend(name.to_owned()))?;
+        let count = handover.begin();
+        let manner = Manner {
+            force_usage: handover.force_usage,
+            hide_usage: handover.hide_usage,
+            strip_credentials: handover.strip_credentials,
+            upstream_host: self.arrival.upstream_host.as_deref(),
+            credential_metadata: &self.arrival.credentials,
+            wall: now.wall,
+        };
+        let original = handover.original();
+        let outgoing = match outgoing::prepare(&served, &original, &manner) {
+            Ok(outgoing) => outgoing,
+            Err(reply) => {
+                let expected = Expected {
+                    served,
+                    endpoint: handover.endpoint,
+                    pair: Pair::Same,
+                    streaming: handover.request.streaming,
+                    hide_usage: false,
+                    model: Arc::clone(&handover.model),
+                };
+                handover.take(Taken { expected, refused: Some(reply.details), started: now.monotonic });
+                return Ok((State::Passing, Step::Reply(reply)));
+            }
+        };
+        let Outgoing { headers: mut edits, body, expected } = outgoing;
+        // What an earlier attempt made of the body is not what this one's backend wants.
+        let body = body.or_else(|| (count > 1).then(|| handover.body.clone()));
+        if count > 1 {
+            restore::original(&Former { current, original: &handover.headers }, &mut edits);
+        }
+        edits.remove(UPSTREAM_HOST_HEADER);
+        let metadata = sending_metadata(&self.settings, &served, &handover.headers, body.as_ref());
+        handover.take(Taken { expected, refused: None, started: now.monotonic });
+        let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
+        let change = Change { headers: edits, body, metadata, ..Change::default() };
+        Ok((State::Passing, Step::Continue(change)))
+    }
+
+    /// The request is with another process: Envoy is asked to send it here too, and the answer.
+    fn ask_for_body(&mut self, headers: Headers, end_of_stream: bool) -> Result<(State, Step), Violation> {
+        let path = headers.text(ORIGINAL_PATH_HEADER).unwrap_or_default();
+        let endpoint = self.settings.endpoint(path);
+        let Some(endpoint) = endpoint.filter(|_| !end_of_stream) else {
+            return Err(Violation::OutOfOrder {
+                phase: Phase::RequestHeaders,
+                state: "waiting for a request that the gateway has routed",
+            });
+        };
+        let name = self.backend(&headers)?;
+        let (served, rule) = match &self.scope {
+            Some(Scope::Classic(classic)) => (classic.served(name, self.route()), None),
+            Some(Scope::Gateway(gateway)) => {
+                let key = self.arrival.routing_key.as_deref().unwrap_or_default();
+                let Some(rule) = gateway.rule_of_attempt(key) else { return Ok(behind()) };
+                (rule.attempted(name).cloned(), Some(Arc::clone(rule)))
+            }
+            None => return Ok(behind()),
+        };
+        let served = served.ok_or_else(|| Violation::UnknownBackend(name.to_owned()))?;
+        // Should Envoy not heed the wish for the body, the request goes without anybody's credential.
+        let mut edits = HeaderEdits::default();
+        for name in CLIENT_CREDENTIAL_HEADERS {
+            if headers.contains(name) {
+                edits.remove(name);
+            }
+        }
+        let is_first = self.arrival.count == Some(1);
+        let elsewhere = Elsewhere { endpoint, served, rule, headers, is_first };
+        let change = Change { headers: edits, phases: Some(PhaseOverride::RequestBody), ..Change::default() };
+        Ok((State::AwaitBody(Box::new(elsewhere)), Step::Continue(change)))
+    }
+
+    fn send_from_elsewhere(&mut self, elsewhere: &Elsewhere, body: &Bytes, now: Now) -> (State, Step) {
+        let Elsewhere { endpoint, served, rule, headers, is_first } = elsewhere;
+        // An earlier attempt may have left its credential and its headers: only the first sees what the client sent.
+        let kept = restore::without_traces(headers, rule.as_deref(), served, *is_first);
+        let headers = kept.as_ref().unwrap_or(headers);
+        let content_type = headers.text("content-type").unwrap_or_default();
+        let request = match ModelRequest::read(*endpoint, content_type, body) {
+            Ok(request) => request,
+            Err(refused) => {
+                return (State::Passing, Step::Reply(outgoing::malformed(refused.details, &refused.message)));
+            }
+        };
+        let force_usage = match &self.scope {
+            Some(Scope::Classic(classic)) => asks_for_usage_as_the_go_gateway(classic, *endpoint, &request),
+            _ => wants_usage(*endpoint, &request),
+        };
+        let model: Arc<str> = request.model.as_deref().unwrap_or_default().into();
+        let original = Original { endpoint: *endpoint, headers, body, request: &request, model: &model };
+        let manner = Manner {
+            force_usage,
+            // The router's stream hides it, once it has counted it.
+            hide_usage: false,
+            strip_credentials: rule.is_some(),
+            upstream_host: self.arrival.upstream_host.as_deref(),
+            credential_metadata: &self.arrival.credentials,
+            wall: now.wall,
+        };
+        let Outgoing { headers: mut edits, body, expected } =
+            match outgoing::prepare(served, &original, &manner) {
+                Ok(outgoing) => outgoing,
+                Err(reply) => return (State::Passing, Step::Reply(reply)),
+            };
+        if rule.is_none() && served.backend.credential.is_none() {
+            // They were taken off in case Envoy would not send the body.
+            restore::credentials(headers, &mut edits);
+        }
+        if kept.is_some() {
+            restore::original(&Former { current: &elsewhere.headers, original: headers }, &mut edits);
+        }
+        edits.remove(UPSTREAM_HOST_HEADER);
+        let metadata = sending_metadata(&self.settings, served, headers, body.as_ref());
+        if let Some(body) = &body {
+            edits.set("content-length", body.len().to_string());
+        }
+        let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
+        let change = Change { headers: edits, body, metadata, ..Change::default() };
+        (State::AwaitAnswer(Box::new(expected)), Step::Continue(change))
+    }
+
+    fn answer(
+        &mut self,
+        expected: &Expected,
+        headers: &Headers,
+        end_of_stream: bool,
+        now: Now,
+    ) -> (State, Step) {
+        let told = Attempted { backend: &expected.served.backend.name, route: &expected.served.route };
+        let told = told.word(self.arrival.id);
+        if end_of_stream {
+            let mut edits = HeaderEdits::default();
+            edits.set(ATTEMPT_HEADER, told);
+            return (State::Over, Step::Continue(Change { headers: edits, ..Change::default() }));
+        }
+        let plan = translate::plan(&expected.answer(status(headers), now.wall), headers);
+        let mut edits = plan.headers;
+        edits.set(ATTEMPT_HEADER, told);
+        let phases = Some(PhaseOverride::Response(plan.phases));
+        let state = plan.reader.map_or(State::Passing, |reader| State::Reading(Box::new(reader)));
+        (state, Step::Continue(Change { headers: edits, phases, ..Change::default() }))
+    }
+}
+
+/// What an attempt tells the router's stream of another process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attempted<'a> {
+    pub(super) backend: &'a str,
+    pub(super) route: &'a str,
+}
+
+impl<'a> Attempted<'a> {
+    fn word(self, id: Option<ExchangeId>) -> String {
+        let id = id.map(|id| id.to_string()).unwrap_or_default();
+        format!("{id};{};{}", self.backend, self.route)
+    }
+
+    /// Reads the word of an attempt of that exchange. A provider that knows the header does not know the exchange.
+    pub(super) fn parse(word: &'a str, id: ExchangeId) -> Option<Self> {
+        let (of, rest) = word.split_once(';')?;
+        let (backend, route) = rest.split_once(';')?;
+        (of.parse() == Ok(id)).then_some(Self { backend, route })
+    }
+
+    /// Who was asked, if that is somebody the exchange may be served by.
+    pub(super) fn served(self, handover: &Handover) -> Option<Arc<Served>> {
+        match &handover.candidates {
+            Candidates::OfRule(rule) => rule.attempted(self.backend).cloned(),
+            Candidates::Classic(classic) => classic.served(self.backend, self.route),
+        }
+    }
+}
+
+/// This process does not know the configuration by which the request was routed.
+fn behind() -> (State, Step) {
+    let message =
+        "this processor does not have the configuration that the request was routed by; try again shortly";
+    let body = openai::error_body("ServiceUnavailable", 503, message);
+    (State::Passing, Step::Reply(LocalReply::json(503, "no_configuration", body)))
+}
+
+fn pass() -> Step {
+    Step::Continue(Change {
+        phases: Some(PhaseOverride::Response(ResponsePhases::None)),
+        ..Change::default()
+    })
+}

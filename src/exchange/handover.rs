@@ -1,0 +1,150 @@
+//! What the two streams of one exchange know of each other, where a request is sent attempt by attempt: the router's stream
+//! leaves the request, an attempt's stream leaves what it made of it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::outgoing::{Expected, Original};
+use crate::endpoint::{Endpoint, ModelRequest};
+use crate::headers::Headers;
+use crate::runtime::{Classic, Rule, Served};
+
+/// Names an exchange among those of all processors. In text, two numbers of 16 hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ExchangeId {
+    /// Drawn at random when the process starts.
+    pub process: u64,
+    /// Counted within the process.
+    pub number: u64,
+}
+
+impl fmt::Display for ExchangeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.process, self.number)
+    }
+}
+
+/// The text is no [`ExchangeId`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no id of an exchange")]
+pub struct InvalidId;
+
+impl FromStr for ExchangeId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        let number = |text: &str| {
+            let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            u64::from_str_radix(text, 16).ok().filter(|_| digits).ok_or(InvalidId)
+        };
+        let (process, rest) = text.split_once('-').ok_or(InvalidId)?;
+        Ok(Self { process: number(process)?, number: number(rest)? })
+    }
+}
+
+/// The request of an exchange, for the attempts to send it, and what the latest attempt did.
+pub struct Handover {
+    pub(super) endpoint: Endpoint,
+    /// As the client sent them.
+    pub(super) headers: Headers,
+    pub(super) body: Bytes,
+    pub(super) request: ModelRequest,
+    pub(super) model: Arc<str>,
+    /// The client's own credentials end here, whatever a backend wants.
+    pub(super) strip_credentials: bool,
+    /// The usage that only the gateway asks for is kept from the client.
+    pub(super) force_usage: bool,
+    pub(super) hide_usage: bool,
+    pub(super) candidates: Candidates,
+    pub(super) attempts: Mutex<Attempts>,
+}
+
+/// Who may serve a request.
+pub(super) enum Candidates {
+    /// The backends of the rule that was chosen, in the edition of the configuration it was chosen from.
+    OfRule(Arc<Rule>),
+    /// Whomever Envoy chooses.
+    Classic(Arc<Classic>),
+}
+
+/// What became of a request so far.
+#[derive(Default)]
+pub(super) struct Attempts {
+    count: u32,
+    latest: Option<Taken>,
+    failed: Vec<Arc<Served>>,
+}
+
+/// What an attempt did with a request.
+#[derive(Debug, Clone)]
+pub(super) struct Taken {
+    /// Who was asked, and what the answer will be like.
+    pub(super) expected: Expected,
+    /// The gateway answered in the provider's place; the word says why.
+    pub(super) refused: Option<&'static str>,
+    /// When the attempt began.
+    pub(super) started: Instant,
+}
+
+impl Handover {
+    pub(super) fn original(&self) -> Original<'_> {
+        let Self { endpoint, headers, body, request, model, .. } = self;
+        Original { endpoint: *endpoint, headers, body, request, model }
+    }
+
+    /// Held for as long as it takes to read or write a few words.
+    fn attempts(&self) -> MutexGuard<'_, Attempts> {
+        self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an attempt: 1 is the first. What an earlier one asked of its backend came to nothing.
+    pub(super) fn begin(&self) -> u32 {
+        let mut attempts = self.attempts();
+        attempts.count = attempts.count.saturating_add(1);
+        if let Some(before) = attempts.latest.take() {
+            attempts.failed.push(before.expected.served);
+        }
+        attempts.count
+    }
+
+    /// Leaves what the attempt did. A later one takes its place.
+    pub(super) fn take(&self, taken: Taken) {
+        self.attempts().latest = Some(taken);
+    }
+
+    /// The latest attempt, and whose attempts failed before.
+    pub(super) fn result(&self) -> (Option<Taken>, Vec<Arc<Served>>) {
+        let mut attempts = self.attempts();
+        (attempts.latest.clone(), std::mem::take(&mut attempts.failed))
+    }
+}
+
+/// No content: it is the users' business.
+impl fmt::Debug for Handover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handover")
+            .field("endpoint", &self.endpoint)
+            .field("body", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_survive_their_text_and_nothing_else_is_one() {
+        let id = ExchangeId { process: u64::MAX, number: 7 };
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in
+            ["", "-", "7-7", "+00000000000000f-0000000000000001", "000000000000000f-0000000000000001x"]
+        {
+            assert_eq!(text.parse::<ExchangeId>(), Err(InvalidId), "{text}");
+        }
+    }
+}

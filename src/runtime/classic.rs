@@ -1,0 +1,41 @@
+//! A document without gateways, as the Go gateway's controller writes it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::costs::Costs;
+use super::{Backend, ModelLists, Served};
+use crate::config::{Config, Models};
+
+/// What such a document serves: backends by name. Which of them gets a request is Envoy's business.
+#[derive(Debug)]
+pub struct Classic {
+    /// The bodies of its models lists.
+    pub models: ModelLists,
+    backends: HashMap<String, Arc<Backend>>,
+    costs: Costs,
+    has_costs: bool,
+}
+
+impl Classic {
+    pub(super) fn new(config: &Config, backends: HashMap<String, Arc<Backend>>, costs: Costs) -> Self {
+        let models = Models {
+            all: config.models.clone(),
+            by_host: config.models_by_host.clone(),
+            unscoped: config.unscoped_models.clone(),
+        };
+        let has_costs = !(config.global_llm_request_costs.is_empty() && config.llm_request_costs.is_empty());
+        Self { models: ModelLists::new(&models), backends, costs, has_costs }
+    }
+
+    /// Whether anything is computed from usage at all.
+    pub fn has_costs(&self) -> bool {
+        self.has_costs
+    }
+
+    /// The backend of that full name, on the account of that route.
+    pub fn served(&self, backend: &str, route: &str) -> Option<Arc<Served>> {
+        let backend = Arc::clone(self.backends.get(backend)?);
+        Some(Arc::new(Served { backend, route: route.into(), costs: self.costs.of_route(route) }))
+    }
+}
