@@ -74,7 +74,7 @@ pub struct LlmRequestCost {
 
 /// A cost that applies to one route only, optionally narrowed to one backend and one model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", from = "RouteCostMembers")]
 pub struct RouteCost {
     /// `namespace/name` of the route.
     pub route_name: String,
@@ -87,6 +87,29 @@ pub struct RouteCost {
     /// The cost itself.
     #[serde(flatten)]
     pub cost: LlmRequestCost,
+}
+
+/// A [`RouteCost`] as it is read: all members side by side, so that a deserializer knows their names.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct RouteCostMembers {
+    route_name: String,
+    #[serde(default)]
+    backend: Option<String>,
+    #[serde(default)]
+    model: Option<String>,
+    metadata_key: String,
+    #[serde(rename = "type")]
+    kind: CostType,
+    #[serde(default)]
+    cel: Option<String>,
+}
+
+impl From<RouteCostMembers> for RouteCost {
+    fn from(members: RouteCostMembers) -> Self {
+        let RouteCostMembers { route_name, backend, model, metadata_key, kind, cel } = members;
+        Self { route_name, backend, model, cost: LlmRequestCost { metadata_key, kind, cel } }
+    }
 }
 
 /// One place a request can be sent to, with everything that is done to the request on the way.
