@@ -22,6 +22,7 @@ pub mod auth;
 pub mod cost;
 pub mod endpoint;
 pub mod mutation;
+pub mod redaction;
 pub mod routing;
 pub mod translate;
 
