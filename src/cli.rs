@@ -1,6 +1,7 @@
 //! The command line: what is asked for, and who does it.
 
 mod check;
+mod drop_in;
 mod extproc;
 mod go_flags;
 mod health;
@@ -12,7 +13,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::standalone;
-use crate::telemetry::{LogFormat, init_logs};
+use crate::telemetry::{LogFormat, init_logs, init_slog};
 use crate::testbackend;
 
 /// An Envoy AI gateway: one endpoint for many model providers, with routing, credentials and token accounting.
@@ -68,7 +69,7 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     finish(match command {
         Command::Check(options) => return check::run(&options).unwrap_or_else(|error| fail_usage(&error)),
         Command::Run(options) => block_on(async { Ok(standalone::run(options).await?) }),
-        Command::Extproc(options) => block_on(extproc::run(options)),
+        Command::Extproc(options) => block_on(async { extproc::run(options.plan()?).await }),
         Command::Testbackend(options) => block_on(run_testbackend(*options)),
         Command::Healthcheck(options) => block_on(health::run(options)),
         Command::Completions(options) => shell::completions(&options),
@@ -77,22 +78,27 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     })
 }
 
-/// What `extproc` does with these arguments, which are in the syntax of Go's `flag` package.
+/// What `extproc` does with these arguments, which are in the syntax of Go's `flag` package. Wrong ones end it with 1, as they
+/// end the Go processor.
 pub fn extproc(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let options = match extproc::GoFlags::try_parse_from(go_flags::translate(arguments)) {
+    let flags = match drop_in::GoFlags::try_parse_from(go_flags::translate(arguments)) {
         Ok(parsed) => parsed,
+        Err(error) if error.use_stderr() => {
+            usage(&error);
+            return ExitCode::FAILURE;
+        }
         Err(error) => return usage(&error),
     };
-    if let Err(error) = init_logs(&options.log_level, options.log_format) {
+    if let Err(error) = init_slog(&flags.log_level, flags.log_format) {
         return fail(&anyhow::Error::msg(error));
     }
-    finish(block_on(extproc::run(options.into())))
+    finish(flags.plan().and_then(|plan| block_on(extproc::run(plan))))
 }
 
 async fn run_testbackend(testbackend::Args { listen, options }: testbackend::Args) -> anyhow::Result<()> {
     let backend = testbackend::start(listen, options).await?;
     tracing::info!(listen = %backend.local_addr(), "the test backend is ready");
-    extproc::stop_signal().await?;
+    extproc::StopSignals::new()?.next().await;
     Ok(())
 }
 

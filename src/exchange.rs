@@ -55,6 +55,8 @@ pub struct Settings {
     pub paths: Paths,
     /// Which request headers are told in telemetry.
     pub attributes: HeaderAttributes,
+    /// Whether debug logs show bodies by their shape rather than by their length; see [`crate::redaction`].
+    pub log_body_shapes: bool,
 }
 
 impl Settings {

@@ -5,6 +5,7 @@
 
 mod decode;
 mod encode;
+mod log;
 mod registry;
 mod rpc;
 mod service;

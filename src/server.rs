@@ -4,6 +4,7 @@ mod admin;
 mod cut;
 mod health;
 pub mod listen;
+mod mcp;
 mod workers;
 
 use std::sync::Arc;
@@ -29,10 +30,42 @@ pub struct ProcessorOptions {
     pub listen: Listen,
     /// Where `/health`, `/metrics` and `/config` are served, if at all.
     pub admin: Option<Listen>,
+    /// Where tools are to be served by the Model Context Protocol, if at all.
+    pub mcp: Option<Listen>,
     /// The runtime it serves, now and after every change.
     pub slot: Slot,
     /// The paths it serves, and which request headers are told in telemetry.
     pub settings: Settings,
+    /// How long a message of Envoy may be, in bytes. Envoy limits bodies itself.
+    pub max_message: usize,
+    /// What probes are told.
+    pub habits: Habits,
+}
+
+impl ProcessorOptions {
+    /// Serves `slot` to Envoy and nothing to anybody else, with every setting at its default.
+    pub fn new(listen: Listen, slot: Slot) -> Self {
+        Self {
+            listen,
+            admin: None,
+            mcp: None,
+            slot,
+            settings: Settings::default(),
+            max_message: usize::MAX,
+            habits: Habits::Own,
+        }
+    }
+}
+
+/// What probes are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Habits {
+    /// The truth: not serving until there is a configuration, nor while draining. `/config` shows what is in force.
+    #[default]
+    Own,
+    /// As the Go processor: serving from the first moment to the last, whatever the service's name; nothing can be watched.
+    /// The admin listener has `/health` and `/metrics` only.
+    Go,
 }
 
 /// A running processor. Dropping it stops it at once; [`Processor::shutdown`] lets exchanges end first.
@@ -53,22 +86,27 @@ pub struct Processor {
 impl Processor {
     /// Opens the listeners and serves on them. Fails, naming the address, if one cannot be opened; then none is.
     pub fn start(options: ProcessorOptions) -> anyhow::Result<Self> {
-        let ProcessorOptions { listen, admin, slot, settings } = options;
+        let ProcessorOptions { listen, admin, mcp, slot, settings, max_message, habits } = options;
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
+        let mcp_listener = mcp.map(|mcp| mcp.bind()).transpose()?;
         let (settler, settlements) = extproc::settler();
         let active = settler.active();
         let metrics = Arc::new(Metrics::new(active.clone())?);
-        let health = Health::new(slot.load().is_some());
+        let health = Health::new(slot.load().is_some(), habits);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
 
         let listen = listener.local().clone();
         let admin = admin_listener.as_ref().map(|listener| listener.local().clone());
         let mut others = vec![spawn(follow_slot(slot.clone(), health.clone()))];
+        let shown = (habits == Habits::Own).then(|| slot.clone());
         if let Some(listener) = admin_listener {
-            others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), slot.clone())));
+            others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), shown)));
         }
-        let processor = extproc::Service::new(slot, settings, settler, random()?);
+        if let Some(listener) = mcp_listener {
+            others.push(spawn(mcp::serve(listener)));
+        }
+        let processor = extproc::Service::new(slot, settings, settler, random()?, max_message);
         let services = Services { processor, health: health.clone(), stop: stop.clone(), cut: cut.clone() };
         let workers = Workers::start(&services)?;
         let grpc = spawn(serve_grpc(listener, workers, stop.clone()));
@@ -100,10 +138,20 @@ impl Processor {
     /// Stops taking connections, waits up to `grace` for exchanges to end, cuts the rest off (Envoy fails those requests) and
     /// settles every one.
     pub async fn shutdown(self, grace: Duration) {
+        self.shutdown_unless(tokio::time::sleep(grace)).await;
+    }
+
+    /// As [`Processor::shutdown`], waiting for exchanges to end until `enough` resolves.
+    pub async fn shutdown_unless(self, enough: impl Future<Output = ()>) {
         self.begin_drain();
         let Self { stop, cut, mut grpc, settling, others, .. } = self;
         drop(stop);
-        if tokio::time::timeout(grace, &mut grpc).await.is_err() {
+        let ended = tokio::select! {
+            biased;
+            _ = &mut grpc => true,
+            () = enough => false,
+        };
+        if !ended {
             // Each connection drops its streams, each stream its guard, and the last guard closes the queue.
             drop(cut);
             // A panic in there was reported when it happened.

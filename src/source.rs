@@ -1,14 +1,24 @@
-//! L4. Where the data plane's configuration comes from: a file that is read at start and again whenever it changes.
+//! L4. Where the data plane's configuration comes from: a file, or a bundle of parts, that is read at start and again whenever
+//! it changes.
 
-use std::io;
+mod bundle;
+mod document;
+mod version;
+mod watch;
+
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::watch;
+use tokio::sync::watch as channel;
 
-use crate::config::Config;
+pub use self::bundle::{Index, Part};
+pub use self::document::Loaded;
+pub use self::version::{Accept, STAMP};
+use self::watch::Stamp;
+pub use self::watch::{Watcher, follow};
 use crate::runtime::{Problem, Runtime};
 
 /// The runtime in force. Readers never wait; whoever wants to know of a change can.
@@ -18,12 +28,12 @@ pub struct Slot(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     runtime: ArcSwapOption<Runtime>,
-    changed: watch::Sender<u64>,
+    changed: channel::Sender<u64>,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self(Arc::new(Inner { runtime: ArcSwapOption::empty(), changed: watch::Sender::new(0) }))
+        Self(Arc::new(Inner { runtime: ArcSwapOption::empty(), changed: channel::Sender::new(0) }))
     }
 }
 
@@ -46,15 +56,15 @@ impl Slot {
     }
 
     /// Resolves at every publication.
-    pub fn changes(&self) -> watch::Receiver<u64> {
+    pub fn changes(&self) -> channel::Receiver<u64> {
         self.0.changed.subscribe()
     }
 }
 
-/// Why a configuration file is not in force.
+/// Why a configuration is not in force.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    /// It cannot be read.
+    /// A file cannot be read.
     #[error("{path}: {error}", path = path.display())]
     Unreadable {
         /// The file.
@@ -62,100 +72,180 @@ pub enum SourceError {
         /// The reason.
         error: io::Error,
     },
-    /// It is no configuration.
+    /// The index of a bundle is none.
     #[error("{path}: {error}", path = path.display())]
-    Malformed {
-        /// The file.
+    Index {
+        /// The index.
         path: PathBuf,
+        /// The reason, with line and column where there are any.
+        error: String,
+    },
+    /// The parts of a bundle do not belong together: it is being written, perhaps.
+    #[error("{path}: {reason}; an update may be under way", path = path.display())]
+    Torn {
+        /// The bundle.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// It is no configuration.
+    #[error("{name}: {error}")]
+    Malformed {
+        /// The file or bundle.
+        name: String,
         /// The reason, with line and column.
         error: String,
     },
+    /// It was written for another version of the processor.
+    #[error(
+        "{name}: the document is of version {version:?}, and this processor takes {accept:?} only; run the processor of \
+         that version, or set AIGW_ACCEPT_VERSION={version} (or =* for any)",
+        accept = accept.to_string()
+    )]
+    Version {
+        /// The file or bundle.
+        name: String,
+        /// The document's version.
+        version: String,
+        /// What would be taken.
+        accept: Accept,
+    },
+    /// Parts of it cannot be served, and its writer wants all or nothing.
+    #[error("{name}: not taken, because of {count} of its parts:{list}", count = problems.len(), list = list(problems))]
+    Rejected {
+        /// The file or bundle.
+        name: String,
+        /// Each of them.
+        problems: Vec<Problem>,
+    },
 }
 
-/// Reads a configuration file (YAML or JSON). Problems of single items come with the runtime, which serves the others.
-pub fn read(path: &Path) -> Result<(Runtime, Vec<Problem>), SourceError> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| SourceError::Unreadable { path: path.to_owned(), error })?;
-    let config = parse(&text).map_err(|error| SourceError::Malformed { path: path.to_owned(), error })?;
-    Ok(Runtime::new(config))
-}
-
-/// A configuration is as large as what it configures, and its author is trusted: the parser's limits for strangers' documents do
-/// not apply.
-fn parse(text: &str) -> Result<Config, String> {
-    if text.trim_start().starts_with('{') {
-        // Most of YAML's cost is not needed for JSON, which large configurations are in.
-        return serde_json::from_str(text).map_err(|error| error.to_string());
+impl SourceError {
+    /// Whether time may heal it: a bundle of which not all has arrived.
+    pub fn is_torn(&self) -> bool {
+        matches!(self, Self::Torn { .. })
     }
-    let options = serde_saphyr::options! { budget: None };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| error.to_string())
 }
 
-/// Publishes the file's configuration, now and after every change, until dropped. A file that cannot be used leaves the
-/// last good configuration in force and is reported once.
-pub async fn follow(path: PathBuf, slot: Slot) {
-    const POLL: Duration = Duration::from_secs(1);
-    let mut seen: Option<Vec<u8>> = None;
-    loop {
-        // Content rather than modification time: mounted Secrets are swapped by renames that keep times.
-        let content = tokio::fs::read(&path).await.ok();
-        if content.is_some() && content != seen {
-            match read(&path) {
-                Ok((runtime, problems)) => {
-                    for problem in problems {
-                        tracing::error!(path = %path.display(), %problem, "a part of the configuration is not served");
-                    }
-                    drop(slot.publish(runtime));
-                    tracing::info!(path = %path.display(), "configuration loaded");
-                }
-                Err(error) => tracing::error!(%error, "configuration not loaded; the last good one stays"),
+fn list(problems: &[Problem]) -> String {
+    const SHOWN: usize = 10;
+    let mut text = String::new();
+    for problem in problems.iter().take(SHOWN) {
+        text.push_str(&format!("\n  {problem}"));
+    }
+    if problems.len() > SHOWN {
+        text.push_str(&format!("\n  and {} more", problems.len() - SHOWN));
+    }
+    text
+}
+
+/// Where a configuration is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    /// One file, YAML or JSON.
+    File(PathBuf),
+    /// A folder with `index.yaml` and the parts it names; see [`Index`].
+    Bundle(PathBuf),
+}
+
+/// A place to read configurations from, and which of them are taken.
+#[derive(Debug, Clone)]
+pub struct Source {
+    /// Where it is.
+    pub location: Location,
+    /// Whose documents are taken.
+    pub accept: Accept,
+}
+
+/// What a source holds at one moment.
+struct Content {
+    bytes: Vec<u8>,
+    /// Every file it was read from, as it was before.
+    stamps: Vec<Stamp>,
+}
+
+impl Source {
+    /// Reads the configuration as it is now. Blocks.
+    pub fn read(&self) -> Result<Loaded, SourceError> {
+        self.load(&self.content()?)
+    }
+
+    fn load(&self, content: &Content) -> Result<Loaded, SourceError> {
+        let (Location::File(path) | Location::Bundle(path)) = &self.location;
+        document::load(&path.display().to_string(), &content.bytes, &self.accept)
+    }
+
+    fn content(&self) -> Result<Content, SourceError> {
+        match &self.location {
+            Location::File(path) => {
+                let stamps = vec![Stamp::of(path)];
+                let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
+                Ok(Content { bytes, stamps })
             }
-            seen = content;
-        } else if content.is_none() && seen.is_none() {
-            tracing::warn!(path = %path.display(), "no configuration file yet");
-            seen = Some(Vec::new());
+            Location::Bundle(path) => {
+                // A volume of Kubernetes is a folder of links into `..data`, itself a link that an update swaps. Behind it
+                // everything belongs together.
+                let data = path.join("..data");
+                let link = Stamp::of(&data);
+                let folder = if data.join(bundle::INDEX).exists() { data.canonicalize().ok() } else { None };
+                let folder = folder.as_ref().unwrap_or(path);
+                let mut content = read_bundle(path, folder)?;
+                // What is behind the link does not change any more, but where the link leads.
+                if folder != path {
+                    content.stamps.push(link);
+                }
+                Ok(content)
+            }
         }
-        tokio::time::sleep(POLL).await;
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn unreadable(path: &Path, error: io::Error) -> SourceError {
+    SourceError::Unreadable { path: path.to_owned(), error }
+}
 
-    fn document(models: usize) -> serde_json::Value {
-        let headers =
-            |index: usize| serde_json::json!([{"name": "x-ai-eg-model", "value": format!("m{index}")}]);
-        let matches: Vec<_> =
-            (0..models).map(|index| serde_json::json!({"headers": headers(index), "rule": 0})).collect();
-        serde_json::json!({
-            "backends": [{"name": "b"}],
-            "gateways": [{
-                "authority": "a", "name": "d/gw", "models": {},
-                "hosts": [{"hostname": "*", "matches": matches}],
-                "rules": [{"route": "d/r", "backend": "b", "routingKey": "k"}],
-            }],
-        })
-    }
-
-    #[test]
-    fn large_documents_are_read_in_both_forms() {
-        let document = document(20_000);
-        for text in [document.to_string(), serde_saphyr::to_string(&document).unwrap()] {
-            let config = parse(&text).unwrap();
-            assert_eq!(config.gateways[0].hosts[0].matches.len(), 20_000);
+/// Reads the bundle that `name` names, from `folder`.
+fn read_bundle(name: &Path, folder: &Path) -> Result<Content, SourceError> {
+    let path = folder.join(bundle::INDEX);
+    let mut stamps = vec![Stamp::of(&path)];
+    let text = read_file(&path, bundle::MAX_INDEX).map_err(|error| unreadable(&path, error))?;
+    let wrong = |error: String| SourceError::Index { path: path.clone(), error };
+    let text = String::from_utf8(text).map_err(|error| wrong(error.to_string()))?;
+    let index = Index::parse(&text).map_err(wrong)?;
+    let torn = |reason: String| SourceError::Torn { path: name.to_owned(), reason };
+    let mut bytes = Vec::new();
+    let mut sizes = Vec::new();
+    for part in &index.parts {
+        let Some(path) = part.file().map(|file| folder.join(file)) else { continue };
+        stamps.push(Stamp::of(&path));
+        match read_file(&path, u64::MAX) {
+            Ok(slice) => {
+                let fits = part.size_bytes.is_none_or(|size| size == slice.len() as u64);
+                sizes.extend((!fits).then(|| part.path.clone()));
+                bytes.extend(slice);
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(torn(format!("the part {} is missing", part.path)));
+            }
+            Err(error) => return Err(unreadable(&path, error)),
         }
     }
-
-    #[test]
-    fn a_mistake_is_named_with_its_place() {
-        let text = document(1).to_string().replace("routingKey", "routingKye");
-        for text in [
-            text.clone(),
-            serde_saphyr::to_string(&serde_json::from_str::<serde_json::Value>(&text).unwrap()).unwrap(),
-        ] {
-            let error = parse(&text).unwrap_err();
-            assert!(error.contains("routingKye") && error.contains("line"), "{error}");
-        }
+    if !index.fits(&bytes) {
+        let sizes = match sizes.as_slice() {
+            [] => String::new(),
+            sizes => format!(" (the size of {} is not what the index says)", sizes.join(", ")),
+        };
+        return Err(torn(format!("checksum mismatch between the index and the parts{sizes}")));
     }
+    Ok(Content { bytes, stamps })
+}
+
+/// The content of a file, which may not be a pipe that never ends, nor longer than `limit`.
+fn read_file(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "this is not a file"));
+    }
+    let mut content = Vec::new();
+    File::open(path)?.take(limit).read_to_end(&mut content)?;
+    Ok(content)
 }

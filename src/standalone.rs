@@ -274,10 +274,9 @@ fn start_processor(
     }
     drop(slot.publish(runtime));
     let processor = ProcessorOptions {
-        listen: Listen::Unix(folder.extproc_socket()),
         admin: Some(Listen::Tcp(options.admin_address())),
-        slot: slot.clone(),
         settings: Settings { attributes: options.attributes.resolve(), ..Settings::default() },
+        ..ProcessorOptions::new(Listen::Unix(folder.extproc_socket()), slot.clone())
     };
     Processor::start(processor)
         .map_err(|error| RunError::Part { part: "the processor".to_owned(), reason: format!("{error:#}") })

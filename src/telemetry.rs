@@ -5,7 +5,9 @@ mod export;
 mod logs;
 mod metrics;
 mod series;
+mod slog;
 
 pub use attributes::AttributeOptions;
 pub use logs::{LogFormat, init_logs, log_settlement, written_together};
 pub use metrics::Metrics;
+pub use slog::init_slog;

@@ -1,119 +1,190 @@
-//! `aigw extproc` and `extproc`: the data plane alone.
+//! The data plane alone: `aigw extproc`, and what it has in common with `extproc`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::endpoint::{Paths, Prefixes};
 use crate::exchange::Settings;
-use crate::headers::HeaderMapping;
-use crate::server::{Listen, Processor, ProcessorOptions};
-use crate::source::{self, Slot};
-use crate::telemetry::{AttributeOptions, LogFormat};
+use crate::server::{Habits, Listen, Processor, ProcessorOptions};
+use crate::source::{self, Accept, Location, Slot, Source, Watcher};
+use crate::telemetry::AttributeOptions;
 
 /// Options of `aigw extproc`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "The first SIGINT or SIGTERM begins the end, the second ends it at once.
+
+Examples:
   aigw extproc --config filter-config.yaml
   aigw extproc --config filter-config.yaml --listen unix:///run/aigw/extproc.sock --admin :1064")]
 pub(super) struct Options {
     /// The compiled configuration, YAML or JSON; read again whenever it changes
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "config_bundle")]
+    config: Option<PathBuf>,
+    /// A folder with index.yaml and the parts of a configuration, instead of a file
+    #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
+    config_bundle: Option<PathBuf>,
+    /// The version that configurations of a controller have to name; `*` takes any
+    #[arg(long, default_value = "*", env = "AIGW_ACCEPT_VERSION", value_name = "VERSION")]
+    accept_version: Accept,
     /// Where Envoy connects: `:1063`, `127.0.0.1:1063` or `unix:///path`
     #[arg(long, default_value = ":1063", value_name = "ADDRESS")]
     listen: Listen,
-    /// Where /health and /metrics are served
+    /// Where /health, /metrics and /config are served
     #[arg(long, default_value = ":1064", value_name = "ADDRESS")]
     admin: Listen,
-    /// How long exchanges may go on after a signal to stop, in seconds
+    /// Where tools (MCP) are to be served. They are not yet: the answer is 501
+    #[arg(long, value_name = "ADDRESS")]
+    mcp: Option<Listen>,
+    /// Comes before the path of every endpoint
+    #[arg(long, default_value = "/", value_name = "PATH")]
+    root_prefix: String,
+    /// What comes before the paths of each family of endpoints [default: openai:/,cohere:/cohere,anthropic:/anthropic]
+    #[arg(long, default_value = "", hide_default_value = true, value_name = "PREFIXES")]
+    endpoint_prefixes: Prefixes,
+    /// How long a message of Envoy may be, in bytes [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    max_message_size: Option<usize>,
+    /// At level debug, log the shape of bodies, each text replaced by its length and the start of its SHA-256, and not
+    /// only their length
+    #[arg(long)]
+    log_body_shapes: bool,
+    /// How long to go on serving after a signal to stop, in seconds
+    #[arg(long, default_value = "0", value_name = "SECONDS")]
+    drain_delay: u64,
+    /// How long exchanges may go on after that, in seconds
     #[arg(long, default_value = "30", value_name = "SECONDS")]
     drain_timeout: u64,
     #[command(flatten)]
     attributes: AttributeOptions,
 }
 
-/// The external processor of an Envoy AI gateway, with the flags of the Go implementation. Flags take one dash or two.
-#[derive(Debug, Parser)]
-#[command(name = "extproc", version, max_term_width = 110)]
-#[command(after_help = "Example:
-  extproc -configPath /etc/filter-config/filter-config.yaml -extProcAddr unix:///run/extproc.sock -adminPort 1064")]
-pub(super) struct GoFlags {
-    /// The filter configuration, YAML or JSON
-    #[arg(long = "configPath", value_name = "FILE")]
-    config_path: PathBuf,
-    /// Where Envoy connects: host:port or unix:///path
-    #[arg(long = "extProcAddr", default_value = ":1063", value_name = "ADDRESS")]
-    ext_proc_addr: Listen,
-    /// The port of /health and /metrics, on all interfaces
-    #[arg(long = "adminPort", default_value = "1064", value_name = "PORT")]
-    admin_port: u16,
-    /// debug, info, warn or error
-    #[arg(long = "logLevel", default_value = "info", value_name = "LEVEL")]
-    pub(super) log_level: String,
-    /// text or json
-    #[arg(long = "logFormat", default_value = "text", value_name = "FORMAT")]
-    pub(super) log_format: LogFormat,
-    /// Request headers told in all telemetry: header:attribute,…
-    #[arg(long = "requestHeaderAttributes", value_name = "MAPPING")]
-    request_header_attributes: Option<HeaderMapping>,
-    /// Request headers told as labels of metrics, besides those
-    #[arg(long = "metricsRequestHeaderAttributes", value_name = "MAPPING")]
-    metrics_request_header_attributes: Option<HeaderMapping>,
-    /// Request headers told in dynamic metadata, besides those [default: agent-session-id:session.id]
-    #[arg(long = "logRequestHeaderAttributes", value_name = "MAPPING")]
-    log_request_header_attributes: Option<HeaderMapping>,
+/// What is to be run, whichever way it was asked for.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) listen: Listen,
+    pub(super) admin: Listen,
+    pub(super) mcp: Option<Listen>,
+    pub(super) source: Source,
+    pub(super) settings: Settings,
+    pub(super) max_message: usize,
+    pub(super) habits: Habits,
+    pub(super) drain: Drain,
 }
 
-impl From<GoFlags> for Options {
-    fn from(flags: GoFlags) -> Self {
-        let admin = Listen::Tcp(SocketAddr::new(std::net::Ipv6Addr::UNSPECIFIED.into(), flags.admin_port));
-        let attributes = AttributeOptions {
-            request_header_attributes: flags.request_header_attributes,
-            metrics_request_header_attributes: flags.metrics_request_header_attributes,
-            log_request_header_attributes: flags.log_request_header_attributes,
-        };
-        Self { config: flags.config_path, listen: flags.ext_proc_addr, admin, drain_timeout: 30, attributes }
+/// The time between a signal and the end.
+#[derive(Debug)]
+pub(super) struct Drain {
+    /// Everything is served as before: whoever sends requests may not know yet.
+    pub(super) delay: Duration,
+    /// No connection is taken; streams may end. Nothing is no limit.
+    pub(super) timeout: Option<Duration>,
+}
+
+impl Options {
+    /// What they ask for.
+    pub(super) fn plan(self) -> anyhow::Result<Plan> {
+        let location = self.config_bundle.map(Location::Bundle).or(self.config.map(Location::File));
+        Ok(Plan {
+            listen: self.listen,
+            admin: self.admin,
+            mcp: self.mcp,
+            source: Source {
+                location: location.context("--config is missing")?,
+                accept: self.accept_version,
+            },
+            settings: Settings {
+                paths: Paths::new(&self.root_prefix, &self.endpoint_prefixes),
+                attributes: self.attributes.resolve(),
+                log_body_shapes: self.log_body_shapes,
+            },
+            max_message: self.max_message_size.unwrap_or(usize::MAX),
+            habits: Habits::Own,
+            drain: Drain {
+                delay: Duration::from_secs(self.drain_delay),
+                timeout: Some(Duration::from_secs(self.drain_timeout)),
+            },
+        })
     }
 }
 
-/// Serves until told to stop. A configuration that cannot be read at start is an error; later ones are only reported.
+/// Serves until told to stop. A configuration that cannot be used at start is an error; later ones are only reported.
 #[expect(clippy::print_stderr, reason = "supervisors wait for this very line")]
-pub(super) async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { config, listen, admin, drain_timeout, attributes } = options;
+pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
+    let Plan { listen, admin, mcp, source, settings, max_message, habits, drain } = plan;
+    let mut signals = StopSignals::new()?;
+    if std::env::var_os("DISABLE_PPROF").is_some() {
+        tracing::debug!("DISABLE_PPROF is set; no profiles are served in any case");
+    }
     let slot = Slot::default();
     let processor = Processor::start(ProcessorOptions {
-        listen,
         admin: Some(admin),
-        slot: slot.clone(),
-        settings: Settings { attributes: attributes.resolve(), ..Settings::default() },
+        mcp,
+        settings,
+        max_message,
+        habits,
+        ..ProcessorOptions::new(listen, slot.clone())
     })?;
-    let (runtime, problems) = source::read(&config).context("the configuration cannot be used")?;
-    for problem in problems {
-        tracing::error!(%problem, "a part of the configuration is not served");
-    }
-    drop(slot.publish(runtime));
+    let mut watcher = Watcher::new(source, slot);
+    let watcher = tokio::task::spawn_blocking(move || watcher.first().map(|()| watcher)).await?;
+    let watcher = watcher.context("the configuration cannot be used")?;
     tracing::info!(listen = %processor.listen(), admin = processor.admin().map(tracing::field::display), "serving");
     eprintln!("AI Gateway External Processor is ready");
-    tokio::select! {
-        stopped = stop_signal() => stopped?,
-        () = source::follow(config, slot) => {}
-    }
-    tracing::info!(active = processor.active().count(), "stopping");
-    processor.shutdown(Duration::from_secs(drain_timeout)).await;
+    let hurried = tokio::select! {
+        hurried = stopping(&mut signals, &processor, drain.delay) => hurried,
+        never = source::follow(watcher) => match never {},
+    };
+    let enough = async {
+        let timeout = async {
+            match drain.timeout {
+                Some(timeout) => tokio::time::sleep(timeout).await,
+                None => std::future::pending().await,
+            }
+        };
+        if !hurried {
+            tokio::select! {
+                () = timeout => {}
+                () = signals.next() => tracing::info!("told to stop again: not waiting any longer"),
+            }
+        }
+    };
+    processor.shutdown_unless(enough).await;
     Ok(())
 }
 
-/// Resolves at SIGINT or SIGTERM.
-pub(super) async fn stop_signal() -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// Resolves when the time to serve is over: after a signal and the delay. Says whether a second signal cut the delay short.
+async fn stopping(signals: &mut StopSignals, processor: &Processor, delay: Duration) -> bool {
+    signals.next().await;
+    processor.begin_drain();
+    let active = processor.active().count();
+    tracing::info!(active, delay_seconds = delay.as_secs_f64(), "told to stop");
+    let hurried = tokio::select! {
+        () = tokio::time::sleep(delay) => false,
+        () = signals.next() => true,
+    };
+    tracing::info!(active = processor.active().count(), "stopping");
+    hurried
+}
+
+/// SIGINT and SIGTERM. From the moment this exists they do not end the process.
+#[derive(Debug)]
+pub(super) struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Resolves at the next signal.
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -28,9 +28,8 @@ impl Service {
         }
         let method = Process { service: self.clone(), authority: request.uri().authority().cloned() };
         Ok(Box::pin(async move {
-            // Envoy limits bodies; what it lets through is taken.
-            let unlimited = Some(usize::MAX);
-            let mut grpc = Grpc::new(Lean).apply_max_message_size_config(unlimited, unlimited);
+            let limits = (Some(method.service.max_message()), Some(usize::MAX));
+            let mut grpc = Grpc::new(Lean).apply_max_message_size_config(limits.0, limits.1);
             Ok(grpc.streaming(method, request).await)
         }))
     }

@@ -10,7 +10,7 @@ use tonic::{Status, Streaming};
 
 use super::registry::Registry;
 use super::settle::{Guard, Settler};
-use super::{decode, encode};
+use super::{decode, encode, log};
 use crate::exchange::{Attempt, Exchange, Now, Phase, Settings};
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
 use crate::runtime::Scope;
@@ -26,21 +26,29 @@ struct Inner {
     settings: Arc<Settings>,
     settler: Settler,
     registry: Arc<Registry>,
+    max_message: usize,
 }
 
 impl Service {
     /// A service whose exchanges begin with the runtime that is in `slot` then, and leave their settlements with `settler`.
-    /// `process` tells this process from the other processors of the same Envoys: a random number.
-    pub fn new(slot: Slot, settings: Settings, settler: Settler, process: u64) -> Self {
+    /// `process` tells this process from the other processors of the same Envoys: a random number. A
+    /// message longer than `max_message` bytes ends its stream.
+    pub fn new(slot: Slot, settings: Settings, settler: Settler, process: u64, max_message: usize) -> Self {
         let (settings, registry) = (Arc::new(settings), Arc::new(Registry::new(process)));
-        Self(Arc::new(Inner { slot, settings, settler, registry }))
+        Self(Arc::new(Inner { slot, settings, settler, registry, max_message }))
+    }
+
+    /// How long a message may be, in bytes.
+    pub(super) fn max_message(&self) -> usize {
+        self.0.max_message
     }
 
     /// Begins a stream: the replies to Envoy's messages. `authority` is the one Envoy opened the stream with; it names the
     /// gateway.
     pub(super) fn replies(&self, authority: &str, inbound: Streaming<ProcessingRequest>) -> Replies {
         let scope = self.0.slot.load().and_then(|runtime| runtime.scope(authority));
-        Replies { inbound, party: Party::Unknown(Arc::clone(&self.0), scope), ended: false }
+        let log_shapes = self.0.settings.log_body_shapes;
+        Replies { inbound, log_shapes, party: Party::Unknown(Arc::clone(&self.0), scope), ended: false }
     }
 }
 
@@ -70,7 +78,7 @@ enum Party {
 }
 
 impl Party {
-    fn reply(&mut self, message: ProcessingRequest) -> Result<ProcessingResponse, Status> {
+    fn reply(&mut self, message: ProcessingRequest, log_shapes: bool) -> Result<ProcessingResponse, Status> {
         let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
         if let Self::Unknown(service, scope) = self {
             let begun = service.begin(&message, scope.take(), now);
@@ -78,6 +86,7 @@ impl Party {
         }
         let input = decode::input(message)
             .ok_or_else(|| Status::invalid_argument("a processing request without a request"))?;
+        log::message(&input, log_shapes);
         let phase = Phase::of(&input);
         let step = match self {
             Self::Router(guard) => guard.handle(input, now),
@@ -109,6 +118,7 @@ pub(super) struct Replies {
     inbound: Streaming<ProcessingRequest>,
     party: Party,
     ended: bool,
+    log_shapes: bool,
 }
 
 impl Stream for Replies {
@@ -125,7 +135,7 @@ impl Stream for Replies {
             this.party.end();
             return Poll::Ready(None);
         };
-        let reply = this.party.reply(message);
+        let reply = this.party.reply(message, this.log_shapes);
         this.ended = reply.is_err();
         Poll::Ready(Some(reply))
     }

@@ -14,12 +14,14 @@ use super::listen::{Listen, Listener, Stream};
 use crate::source::Slot;
 use crate::telemetry::Metrics;
 
-/// Serves until dropped.
-pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>, slot: Slot) {
-    let routes = Router::new()
+/// Serves until dropped. Without a slot there is no `/config`.
+pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>, slot: Option<Slot>) {
+    let mut routes = Router::new()
         .route("/health", get(check).with_state(health))
-        .route("/metrics", get(scrape).with_state(metrics))
-        .route("/config", get(show).with_state(slot));
+        .route("/metrics", get(scrape).with_state(metrics));
+    if let Some(slot) = slot {
+        routes = routes.route("/config", get(show).with_state(slot));
+    }
     if let Err(error) = axum::serve(Incoming(listener), routes).await {
         tracing::error!(%error, "the admin server failed");
     }
@@ -48,7 +50,8 @@ async fn show(State(slot): State<Slot>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
 }
 
-struct Incoming(Listener);
+/// Connections of a listener, as axum takes them.
+pub(super) struct Incoming(pub(super) Listener);
 
 impl axum::serve::Listener for Incoming {
     type Io = Stream;

@@ -8,17 +8,23 @@ use futures_util::{Stream, stream};
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use super::Habits;
 use crate::proto::health::health_check_response::ServingStatus;
 use crate::proto::health::health_server;
 use crate::proto::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 
-/// The services whose health can be asked for; the empty name is the whole server. `extproc` is what the Go processor calls
-/// itself.
-const SERVICES: [&str; 3] = ["", "envoy.service.ext_proc.v3.ExternalProcessor", "extproc"];
+/// What the Go processor calls itself.
+const GO_SERVICE: &str = "extproc";
+
+/// The services whose health can be asked for; the empty name is the whole server.
+const SERVICES: [&str; 3] = ["", "envoy.service.ext_proc.v3.ExternalProcessor", GO_SERVICE];
 
 /// Shared knowledge of whether the processor serves: not before it has a configuration, and not once it drains.
 #[derive(Debug, Clone)]
-pub struct Health(Arc<watch::Sender<State>>);
+pub struct Health {
+    state: Arc<watch::Sender<State>>,
+    habits: Habits,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -38,14 +44,14 @@ impl State {
 
 impl Health {
     /// `configured`: there is a configuration already.
-    pub fn new(configured: bool) -> Self {
+    pub fn new(configured: bool, habits: Habits) -> Self {
         let state = if configured { State::Serving } else { State::Unconfigured };
-        Self(Arc::new(watch::Sender::new(state)))
+        Self { state: Arc::new(watch::Sender::new(state)), habits }
     }
 
     /// There is a configuration now.
     pub fn configured(&self) {
-        self.0.send_if_modified(|state| {
+        self.state.send_if_modified(|state| {
             let first = *state == State::Unconfigured;
             if first {
                 *state = State::Serving;
@@ -56,12 +62,12 @@ impl Health {
 
     /// No more work is wanted, for good.
     pub fn drain(&self) {
-        self.0.send_replace(State::Draining);
+        self.state.send_replace(State::Draining);
     }
 
     /// Why work is not wanted; nothing when it is.
     pub fn problem(&self) -> Option<&'static str> {
-        match *self.0.borrow() {
+        match self.told() {
             State::Serving => None,
             State::Unconfigured => Some("no configuration was loaded yet"),
             State::Draining => Some("draining"),
@@ -69,7 +75,18 @@ impl Health {
     }
 
     fn response(&self) -> HealthCheckResponse {
-        HealthCheckResponse { status: self.0.borrow().status().into() }
+        HealthCheckResponse { status: self.told().status().into() }
+    }
+
+    fn told(&self) -> State {
+        match self.habits {
+            Habits::Own => *self.state.borrow(),
+            Habits::Go => State::Serving,
+        }
+    }
+
+    fn knows(&self, service: &str) -> bool {
+        self.habits == Habits::Go || SERVICES.contains(&service)
     }
 }
 
@@ -84,26 +101,33 @@ impl health_server::Health for Health {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
-        if !SERVICES.contains(&service.as_str()) {
+        if !self.knows(&service) {
             return Err(Status::not_found("unknown service"));
         }
         Ok(Response::new(self.response()))
     }
 
     async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+        let services = match self.habits {
+            Habits::Own => &SERVICES[..],
+            Habits::Go => &[GO_SERVICE],
+        };
         let statuses: HashMap<_, _> =
-            SERVICES.iter().map(|service| ((*service).to_owned(), self.response())).collect();
+            services.iter().map(|service| ((*service).to_owned(), self.response())).collect();
         Ok(Response::new(HealthListResponse { statuses }))
     }
 
     async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Changes>, Status> {
-        if !SERVICES.contains(&request.get_ref().service.as_str()) {
+        if self.habits == Habits::Go {
+            return Err(Status::unimplemented("health cannot be watched here; ask again with Check"));
+        }
+        if !self.knows(&request.get_ref().service) {
             // The protocol wants the stream to stay open: the service might appear. Ours never will.
             let unknown = HealthCheckResponse { status: ServingStatus::ServiceUnknown.into() };
             let forever = futures_util::StreamExt::chain(stream::iter([Ok(unknown)]), stream::pending());
             return Ok(Response::new(Box::pin(forever)));
         }
-        let mut states = self.0.subscribe();
+        let mut states = self.state.subscribe();
         states.mark_changed();
         let changes = stream::unfold((states, None), |(mut states, told)| async move {
             loop {
@@ -116,5 +140,30 @@ impl health_server::Health for Health {
             }
         });
         Ok(Response::new(Box::pin(changes)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::health_server::Health as _;
+    use super::*;
+
+    #[tokio::test]
+    async fn the_go_processor_serves_whatever_happens() {
+        let health = Health::new(false, Habits::Go);
+        health.drain();
+        assert_eq!(health.problem(), None);
+        for service in ["", "extproc", "anything"] {
+            let request = Request::new(HealthCheckRequest { service: service.to_owned() });
+            let status = health.check(request).await.unwrap().into_inner().status();
+            assert_eq!(status, ServingStatus::Serving, "{service}");
+        }
+        let listed = health.list(Request::new(HealthListRequest {})).await.unwrap().into_inner().statuses;
+        assert_eq!(listed.len(), 1);
+        assert_eq!(listed["extproc"].status(), ServingStatus::Serving);
+        let watched = health.watch(Request::new(HealthCheckRequest::default())).await;
+        assert_eq!(watched.err().unwrap().code(), Code::Unimplemented);
     }
 }

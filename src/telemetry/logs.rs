@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write, stderr};
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::exchange::{Outcome, Settlement};
 
@@ -21,11 +22,7 @@ pub enum LogFormat {
 /// `tracing-subscriber` reads it; the environment variable `RUST_LOG`, where set, goes first. Fails on a filter that
 /// cannot be read. A second call changes nothing.
 pub fn init_logs(level: &str, format: LogFormat) -> Result<(), String> {
-    let chosen = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
-    let filter = chosen.unwrap_or_else(|| level.to_lowercase());
-    let filter = EnvFilter::try_new(&filter).map_err(|error| {
-        format!("the log level {filter:?} cannot be read ({error}); use debug, info, warn or error")
-    })?;
+    let filter = filter(&level.to_lowercase())?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Line);
     // Only the first call in a process can succeed.
     let _ = match format {
@@ -61,7 +58,7 @@ pub fn written_together(work: impl FnOnce()) {
 }
 
 /// Takes log lines to standard error, each in one write.
-struct Line;
+pub(super) struct Line;
 
 impl Write for Line {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
@@ -81,6 +78,19 @@ impl Write for Line {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// A bare level is that of this program. The libraries it is made of log from warnings on: what they have to say at lower
+/// levels is of no use to its users, and may quote messages.
+pub(super) fn filter(level: &str) -> Result<EnvFilter, String> {
+    let chosen = std::env::var("RUST_LOG").ok().filter(|filter| !filter.is_empty());
+    let filter = chosen.unwrap_or_else(|| match level.parse::<LevelFilter>() {
+        Ok(level) => format!("{},ai_gateway={level},aigw={level}", level.min(LevelFilter::WARN)),
+        Err(_) => level.to_owned(),
+    });
+    EnvFilter::try_new(&filter).map_err(|error| {
+        format!("the log level {filter:?} cannot be read ({error}); use debug, info, warn or error")
+    })
 }
 
 /// One line for each settled exchange: who was asked, how it ended, what it used. No content, no credential.

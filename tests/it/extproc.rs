@@ -49,10 +49,8 @@ impl Rig {
             slot.publish(runtime());
         }
         let options = ProcessorOptions {
-            listen: Listen::Unix(socket.clone()),
             admin: Some(Listen::Tcp(([127, 0, 0, 1], 0).into())),
-            slot: slot.clone(),
-            settings: ai_gateway::exchange::Settings::default(),
+            ..ProcessorOptions::new(Listen::Unix(socket.clone()), slot.clone())
         };
         let processor = Processor::start(options).unwrap();
         Self { processor, slot, socket, _dir: dir }

@@ -63,10 +63,8 @@ impl Planes {
     pub(crate) fn processor(&self, yaml: &str) -> Processor {
         let slot = Slot::default();
         let options = ProcessorOptions {
-            listen: Listen::Unix(self.dir.path().join("extproc.sock")),
             admin: Some(Listen::Unix(self.admin_socket())),
-            slot: slot.clone(),
-            settings: ai_gateway::exchange::Settings::default(),
+            ..ProcessorOptions::new(Listen::Unix(self.dir.path().join("extproc.sock")), slot.clone())
         };
         let processor = Processor::start(options).expect("a processor");
         self.publish(&slot, yaml);
