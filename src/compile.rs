@@ -18,6 +18,7 @@ mod credentials;
 mod destinations;
 mod digest;
 mod envoy;
+mod failover;
 mod gateway_config;
 mod grants;
 mod hostnames;
@@ -180,7 +181,7 @@ pub struct RuleDescription {
 /// Where a rule leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RuleFate {
-    /// To one of these, by weight.
+    /// To one of these, by priority, then by weight.
     Forwarded(Vec<Destination>),
     /// Nowhere: something is wrong with it, which a diagnostic says. Its requests are answered with 404.
     Refused,
@@ -193,8 +194,10 @@ pub enum RuleFate {
 pub struct Destination {
     /// [`config::Backend::name`].
     pub backend: String,
-    /// Its share, in proportion to the other weights.
+    /// Its share, in proportion to the other weights of the same priority.
     pub weight: u32,
+    /// Those with a lower number come first.
+    pub priority: u32,
     /// Addresses, as `host:port` or `unix:path`.
     pub addresses: Vec<String>,
     /// The host name that its certificate has to have, where TLS is spoken.
@@ -251,8 +254,8 @@ impl ListenerPlan {
                 .iter()
                 .map(|rule| config::Rule {
                     route: rule.route.clone(),
-                    backend: rule.backend.clone(),
-                    attempts: Vec::new(),
+                    backend: if rule.attempts.is_empty() { rule.backend.clone() } else { String::new() },
+                    attempts: rule.attempts.clone(),
                     routing_key: rule.routing_key.clone(),
                 })
                 .collect(),

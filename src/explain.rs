@@ -365,7 +365,7 @@ fn message(body: &str) -> Option<String> {
 }
 
 fn choice(destination: &Destination) -> BackendChoice {
-    let Destination { backend, weight, addresses, tls } = destination;
+    let Destination { backend, weight, priority: _, addresses, tls } = destination;
     let name = backend.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
     BackendChoice { name, weight: *weight, addresses: addresses.clone(), tls: tls.clone() }
 }

@@ -187,7 +187,11 @@ fn merge(upper: BackendTrafficPolicySpec, lower: BackendTrafficPolicySpec) -> Ba
         target_refs: Vec::new(),
         merge_type: lower.merge_type,
         load_balancer: upper.load_balancer.or(lower.load_balancer),
-        retry: both!(upper.retry, lower.retry, Retry { num_retries, retry_on, per_retry }),
+        retry: both!(
+            upper.retry,
+            lower.retry,
+            Retry { num_retries, num_attempts_per_priority, retry_on, per_retry }
+        ),
         tcp_keepalive: both!(
             upper.tcp_keepalive,
             lower.tcp_keepalive,

@@ -89,10 +89,9 @@ impl<'a> Destinations<'a> {
         if tls.is_some() && endpoints.iter().any(|endpoint| self.is_embedded(endpoint)) {
             diagnostics.push(
                 backend
-                    .warning("spec.endpoints[0]", "the embedded test backend does not speak TLS, which this Backend asks for")
+                    .warning("spec.endpoints[0]", "the embedded test backend does not speak TLS, which this Backend asks for: no attempt at it succeeds")
                     .help("remove the BackendTLSPolicy, or start `aigw testbackend` with TLS and point the Backend at it"),
             );
-            return Err(Unavailable);
         }
         let mut plan = ClusterPlan {
             name: String::new(),
@@ -231,7 +230,7 @@ pub(super) fn treated(plan: &ClusterPlan, traffic: &ClusterTraffic) -> ClusterPl
 }
 
 /// The first 8 hexadecimal digits of SHA-256: enough to tell the editions of one thing apart.
-fn fingerprint(text: &str) -> String {
+pub(super) fn fingerprint(text: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
 }

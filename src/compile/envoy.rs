@@ -4,8 +4,10 @@ mod access_log;
 mod certificate;
 mod cluster;
 mod dynamic;
+mod group;
 mod listener;
 mod local_reply;
+mod processor;
 mod route;
 mod treatment;
 
@@ -17,7 +19,7 @@ pub(crate) use dynamic::CLUSTERS_FILE;
 use serde_json::{Value, json};
 
 use super::CompileOptions;
-use super::plan::{ClusterPlan, ListenerPlan, Plan};
+use super::plan::{Cluster, ClusterPlan, ListenerPlan, Plan};
 
 /// The cluster under which Envoy knows the external processor.
 const PROCESSOR_CLUSTER: &str = "aigw-extproc";
@@ -71,7 +73,7 @@ impl EnvoyConfig {
         Self {
             certificates,
             listeners: plan.listeners.iter().map(listener).collect(),
-            clusters: plan.clusters.iter().map(cluster::provider).collect(),
+            clusters: plan.clusters.iter().map(group::write).collect(),
             processor: cluster::processor(options),
             admin_socket: options.sockets.envoy_admin.clone(),
         }
@@ -101,6 +103,11 @@ impl EnvoyConfig {
 /// A destination as Envoy reads it; part of what a routing key stands for.
 pub(super) fn provider_cluster(plan: &ClusterPlan) -> Value {
     cluster::provider(plan)
+}
+
+/// A cluster as Envoy reads it, from which its name is made.
+pub(super) fn cluster(plan: &Cluster) -> Value {
+    group::write(plan)
 }
 
 fn pipe(path: &Path) -> Value {

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 use crate::config::{HeaderMatchType, Model, Models};
 
 use super::MODEL_HEADER;
-use super::plan::Action;
 use super::routes::AttachedRoute;
 
 /// When neither the rule nor the route says: a fixed time, so that the same files give the same list.
@@ -58,7 +57,7 @@ impl Listed {
 fn of(route: &AttachedRoute<'_>) -> Vec<Model> {
     let rules = route.resource.spec.rules.iter().zip(&route.rules).zip(&route.matches);
     rules
-        .filter(|((_, compiled), _)| matches!(compiled.action, Action::Forward(_)))
+        .filter(|((_, compiled), _)| compiled.is_served())
         .flat_map(|((rule, _), matches)| {
             let created =
                 rule.models_created_at.as_deref().or(route.resource.metadata.creation_timestamp.as_deref());

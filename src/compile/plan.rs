@@ -21,7 +21,7 @@ use super::Destination;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Plan {
     pub(super) listeners: Vec<ListenerPlan>,
-    pub(super) clusters: Vec<ClusterPlan>,
+    pub(super) clusters: Vec<Cluster>,
 }
 
 /// One listener of one Gateway, on a port of its own.
@@ -97,6 +97,8 @@ pub(super) struct RulePlan {
     pub(super) index: usize,
     /// The backend string of the first backend.
     pub(super) backend: String,
+    /// Those of all backends, if each attempt is translated and signed for the one it goes to; otherwise none.
+    pub(super) attempts: Vec<String>,
     pub(super) routing_key: String,
     pub(super) action: Action,
     /// For people; what is done is in `action`.
@@ -134,6 +136,10 @@ pub(super) struct RetryPlan {
     pub(super) policy: Retry,
     /// For one attempt.
     pub(super) attempt_ms: Option<u64>,
+    /// After so many attempts the next priority has its turn, if there is more than one.
+    pub(super) per_priority: Option<u32>,
+    /// Whether another attempt may go to another backend.
+    pub(super) elsewhere: bool,
 }
 
 /// A part of what is hashed to choose an address.
@@ -141,6 +147,60 @@ pub(super) struct RetryPlan {
 pub(super) enum Hashed {
     Header(String),
     SourceIp,
+}
+
+/// What Envoy knows as a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cluster {
+    Backend(ClusterPlan),
+    Group(GroupPlan),
+    Chain(ChainPlan),
+}
+
+impl Cluster {
+    pub(super) fn name(&self) -> &str {
+        match self {
+            Self::Backend(plan) => &plan.name,
+            Self::Group(plan) => &plan.name,
+            Self::Chain(plan) => &plan.name,
+        }
+    }
+}
+
+/// Backends of a rule of which Envoy chooses one for each attempt. They are reached in one way: over the network or on this
+/// machine, with TLS or without, by one version of HTTP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct GroupPlan {
+    /// Another one for another content.
+    pub(super) name: String,
+    /// At least one.
+    pub(super) members: Vec<Member>,
+    /// The gateway as which the processor is asked about each attempt, if it is.
+    pub(super) attempts: Option<String>,
+}
+
+/// A backend in a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Member {
+    /// [`crate::config::Backend::name`].
+    pub(super) backend: String,
+    /// Zero comes first; without gaps over the members of a group.
+    pub(super) priority: u32,
+    /// Its share among those of its priority, above zero; the sum of theirs fits 32 bits.
+    pub(super) weight: u32,
+    pub(super) cluster: ClusterPlan,
+}
+
+/// Groups in the order in which they are tried.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ChainPlan {
+    /// Another one for another content.
+    pub(super) name: String,
+    /// Their names.
+    pub(super) groups: Vec<String>,
+    /// As [`GroupPlan::attempts`].
+    pub(super) attempts: Option<String>,
+    pub(super) circuit_breaker: Option<CircuitBreaker>,
 }
 
 /// A destination: a Backend, and how it is treated.

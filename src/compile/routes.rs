@@ -18,7 +18,7 @@ use super::digest::Digest;
 use super::hostnames;
 use super::listeners::Target;
 use super::overlap::Overlaps;
-use super::plan::{ClusterPlan, ListenerPlan, RulePlan};
+use super::plan::{Cluster, ListenerPlan, RulePlan};
 use super::rules::{self, CompiledRule};
 use super::services::Services;
 use super::{MODEL_HEADER, models};
@@ -255,21 +255,20 @@ impl Entry<'_> {
 #[derive(Debug, Default)]
 pub(super) struct Clusters {
     names: BTreeSet<String>,
-    plans: Vec<ClusterPlan>,
+    plans: Vec<Cluster>,
 }
 
 impl Clusters {
-    fn add(&mut self, clusters: Vec<ClusterPlan>) {
+    fn add(&mut self, clusters: Vec<Cluster>) {
         for cluster in clusters {
-            if !self.names.contains(&cluster.name) {
-                self.names.insert(cluster.name.clone());
+            if self.names.insert(cluster.name().to_owned()) {
                 self.plans.push(cluster);
             }
         }
     }
 
     /// All of them.
-    pub(super) fn into_plans(self) -> Vec<ClusterPlan> {
+    pub(super) fn into_plans(self) -> Vec<Cluster> {
         self.plans
     }
 }
@@ -293,7 +292,8 @@ pub(super) fn plan(
             let written = route.resource.spec.rules.get(rule_index).and_then(|rule| rule.name.as_deref());
             let mut traffic = policies.of(target, route.resource, written);
             traffic.cluster.proxy = target.settings.proxy;
-            let treated = compiled.treated(&traffic);
+            let place = format!("{}/{rule_index}", route.name);
+            let treated = compiled.treated(&place, &target.authority, &traffic);
             rules.push(RulePlan {
                 route: route.name.clone(),
                 index: rule_index,
@@ -303,8 +303,9 @@ pub(super) fn plan(
                     &target.authority,
                     &route.name,
                     rule_index,
-                    &treated.clusters,
+                    &treated.reached,
                 ),
+                attempts: compiled.attempts(),
                 action: treated.action,
                 destinations: compiled.destinations(),
             });

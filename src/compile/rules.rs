@@ -1,4 +1,4 @@
-//! Rules of AIGatewayRoutes: which backends, of one kind, each leads to.
+//! Rules of AIGatewayRoutes: which backends each leads to, and whether they are of one kind.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -7,15 +7,16 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::config::{self, BodyMutation, HeaderMutation};
-use crate::diagnostics::{Diagnostics, suggest};
+use crate::diagnostics::{Diagnostic, Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRule, AIGatewayRouteRuleBackendRef};
 use crate::resources::{Located, Snapshot};
 
 use super::backend_traffic::Traffic;
 use super::credentials::Credential;
 use super::digest::Digest;
+use super::failover::{self, Gathered, Way};
 use super::grants::{From, To, allowed, missing};
-use super::plan::{Action, ClusterPlan, Endpoint, Forward, RetryPlan};
+use super::plan::{Action, Cluster, ClusterPlan, Endpoint, Forward, Member, RetryPlan};
 use super::routes::AttachedRoute;
 use super::services::{Service, Services};
 use super::{Destination, destinations, envoy, milliseconds, mutations};
@@ -32,9 +33,20 @@ pub(super) struct CompiledRule {
     pub(super) backends: Vec<RuleBackend>,
     /// The first backend, or what stands for it where there is none.
     pub(super) name: String,
-    /// As it is where no policy says otherwise.
-    pub(super) action: Action,
+    fate: Fate,
+    /// Whether the backends are of several kinds, so that each attempt is translated and signed for the one it goes to.
+    per_attempt: bool,
     limits: Limits,
+}
+
+/// What becomes of a rule's requests, on whatever listener.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Forward,
+    /// See [`Action::Refuse`].
+    Refuse,
+    /// See [`Action::NoBackend`].
+    NoBackend,
 }
 
 /// What a rule says about time, in milliseconds.
@@ -49,8 +61,10 @@ struct Limits {
 /// A rule on one listener, as policies ask for.
 pub(super) struct Treated {
     pub(super) action: Action,
-    /// By backend.
-    pub(super) clusters: Vec<ClusterPlan>,
+    /// By backend, how it is reached.
+    pub(super) reached: Vec<ClusterPlan>,
+    /// What Envoy has to know.
+    pub(super) clusters: Vec<Cluster>,
 }
 
 /// One backend of a rule.
@@ -83,57 +97,52 @@ pub(super) fn compile(
     };
     let name = string(0, rule.backend_refs.first().map_or("none", |reference| reference.name.as_str()));
     let limits = limits(rule);
-    let without = |action| CompiledRule { backends: Vec::new(), name: name.clone(), action, limits };
+    let without =
+        |fate| CompiledRule { backends: Vec::new(), name: name.clone(), fate, per_attempt: false, limits };
     let mut backends = Vec::new();
-    let mut complete = true;
+    let mut missing = Vec::new();
     for (position, reference) in
         rule.backend_refs.iter().enumerate().filter(|(_, reference)| reference.weight > 0)
     {
         let field = format!("{field}.backendRefs[{position}]");
         match backend(snapshot, route, &field, reference, services, diagnostics) {
-            Some(service) => backends.push(RuleBackend {
-                name: string(position, &reference.name),
-                index: position,
-                weight: reference.weight,
-                priority: reference.priority,
-                model_name_override: reference.model_name_override.clone().filter(|model| !model.is_empty()),
-                header_mutation: mutations::headers(
-                    service.header_mutation.as_ref(),
-                    reference.header_mutation.as_ref(),
-                ),
-                body_mutation: mutations::body(
-                    service.body_mutation.as_ref(),
-                    reference.body_mutation.as_ref(),
-                ),
-                service,
-            }),
-            None => complete = false,
+            Ok(service) => {
+                let name = string(position, &reference.name);
+                backends.push(RuleBackend::new(name, position, reference, service));
+            }
+            Err(Unusable(named)) => missing.push((field, reference.priority, named)),
         }
     }
-    if !complete {
-        return without(Action::Refuse);
+    // The rule does without a backend that others come before, and not without one that requests are meant for first.
+    let first = backends.iter().map(|backend| backend.priority).min();
+    let refused = missing.iter().any(|(_, priority, _)| first.is_none_or(|first| *priority <= first));
+    for (field, _, named) in missing {
+        let named = named.unwrap_or_else(|| "this backend".to_owned());
+        let message = if refused {
+            format!("requests of this rule are answered with 404, because {named} cannot be used")
+        } else {
+            format!(
+                "the rule is served without {named}, which cannot be used: when the others fail, it is not tried"
+            )
+        };
+        diagnostics.push(route.warning(&field, message).help("what is said about it says why"));
+    }
+    if refused {
+        return without(Fate::Refuse);
     }
     let Some(first) = backends.first() else {
         let message = "no backend has a weight above zero: requests of this rule are answered with 500";
         let help = "give one of its backendRefs a weight";
         diagnostics.push(route.warning(&format!("{field}.backendRefs"), message).help(help));
-        return without(Action::NoBackend);
+        return without(Fate::NoBackend);
     };
-    if let Some((other, difference)) =
-        backends.iter().find_map(|other| other.difference(first).map(|difference| (other, difference)))
-    {
-        let message = format!(
-            "backendRefs[{}] and backendRefs[{}] differ in {difference}: rules over backends of different kinds come with per-attempt failover, which is not supported yet",
-            first.index, other.index
-        );
-        let help = "until then its requests are answered with 404; give each backend a rule, or all of them the same settings";
-        diagnostics.push(route.warning(&format!("{field}.backendRefs[{}]", other.index), message).help(help));
-        return without(Action::Refuse);
-    }
-    let clusters: Vec<ClusterPlan> = backends.iter().map(|backend| backend.service.cluster.clone()).collect();
-    let forward = forward(&backends, &clusters, limits, &Traffic::default());
-    CompiledRule { name: first.name.clone(), action: Action::Forward(forward), backends, limits }
+    diagnostics.extend(unweighed(route, &field, &backends));
+    let per_attempt = backends.iter().any(|backend| !backend.is_like(first));
+    CompiledRule { name: first.name.clone(), fate: Fate::Forward, backends, per_attempt, limits }
 }
+
+/// A backend cannot be used; why is in the diagnostics. Named if it exists.
+struct Unusable(Option<String>);
 
 /// Finds what a `backendRef` refers to.
 fn backend(
@@ -143,17 +152,14 @@ fn backend(
     reference: &AIGatewayRouteRuleBackendRef,
     services: &mut Services<'_>,
     diagnostics: &mut Diagnostics,
-) -> Option<Rc<Service>> {
+) -> Result<Rc<Service>, Unusable> {
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     if filled(&reference.group) || filled(&reference.kind) {
         let kind = reference.kind.as_deref().unwrap_or_default();
         let message = format!("a backend of kind {kind} is not supported yet; only an AIServiceBackend is");
-        diagnostics.push(
-            route
-                .warning(&format!("{field}.kind"), message)
-                .help("until then its requests are answered with 404"),
-        );
-        return None;
+        diagnostics
+            .push(route.warning(&format!("{field}.kind"), message).help("refer to an AIServiceBackend"));
+        return Err(Unusable(None));
     }
     let namespace = reference.namespace.as_deref().unwrap_or_else(|| route.namespace());
     let from = From { group: GROUP, kind: "AIGatewayRoute", namespace: route.namespace() };
@@ -163,43 +169,53 @@ fn backend(
             "the AIServiceBackend is in namespace `{namespace}`, which does not allow this reference"
         );
         diagnostics.push(route.error(&format!("{field}.namespace"), message).help(missing(from, to)));
-        return None;
+        return Err(Unusable(None));
     }
     let Some(found) = snapshot.ai_service_backends.get(namespace, &reference.name) else {
         let message = format!("there is no AIServiceBackend {namespace}/{}", reference.name);
         let help = suggest(&reference.name, snapshot.ai_service_backends.names_in(namespace));
         diagnostics.push(route.error(&format!("{field}.name"), message).help(help));
-        return None;
+        return Err(Unusable(None));
     };
-    let service = services.resolve(found, diagnostics);
-    if service.is_none() {
-        let message =
-            format!("requests of this rule are answered with 404, because {} cannot be used", found.id());
-        diagnostics.push(route.warning(field, message).help("its own error says why"));
-    }
-    service
+    services.resolve(found, diagnostics).ok_or_else(|| Unusable(Some(found.id())))
 }
 
 impl RuleBackend {
-    /// In what two backends differ that one reply cannot serve both; named as the user would.
-    fn difference(&self, other: &Self) -> Option<String> {
-        let differences = [
-            ("schema", self.service.schema != other.service.schema),
-            ("credential", self.service.credential != other.service.credential),
-            ("modelNameOverride", self.model_name_override != other.model_name_override),
-            ("headerMutation", self.header_mutation != other.header_mutation),
-            ("bodyMutation", self.body_mutation != other.body_mutation),
-            ("priority", self.priority != other.priority),
-        ];
-        let names: Vec<&str> =
-            differences.iter().filter(|(_, differs)| *differs).map(|(name, _)| *name).collect();
-        (!names.is_empty()).then(|| names.join(", "))
+    fn new(
+        name: String,
+        index: usize,
+        reference: &AIGatewayRouteRuleBackendRef,
+        service: Rc<Service>,
+    ) -> Self {
+        Self {
+            name,
+            index,
+            weight: reference.weight,
+            priority: reference.priority,
+            model_name_override: reference.model_name_override.clone().filter(|model| !model.is_empty()),
+            header_mutation: mutations::headers(
+                service.header_mutation.as_ref(),
+                reference.header_mutation.as_ref(),
+            ),
+            body_mutation: mutations::body(service.body_mutation.as_ref(), reference.body_mutation.as_ref()),
+            service,
+        }
+    }
+
+    /// Whether one reply can serve both.
+    fn is_like(&self, other: &Self) -> bool {
+        self.service.schema == other.service.schema
+            && self.service.credential == other.service.credential
+            && self.model_name_override == other.model_name_override
+            && self.header_mutation == other.header_mutation
+            && self.body_mutation == other.body_mutation
     }
 
     fn public(&self, cluster: &ClusterPlan) -> Value {
         json!({
             "name": self.name,
             "weight": self.weight,
+            "priority": self.priority,
             "schema": self.service.schema,
             "credential": self.service.credential.as_ref().map(|credential| format!("{:?}", credential.kind)),
             "modelNameOverride": self.model_name_override,
@@ -214,6 +230,7 @@ impl RuleBackend {
         Destination {
             backend: self.name.clone(),
             weight: self.weight,
+            priority: self.priority,
             addresses: endpoints.iter().map(Endpoint::to_string).collect(),
             tls: tls.as_ref().map(|tls| tls.hostname.clone()),
         }
@@ -232,24 +249,60 @@ impl RuleBackend {
 }
 
 impl CompiledRule {
+    /// Whether its requests are sent anywhere.
+    pub(super) fn is_served(&self) -> bool {
+        matches!(self.fate, Fate::Forward)
+    }
+
     /// The backends, as people want to know of them.
     pub(super) fn destinations(&self) -> Vec<Destination> {
         self.backends.iter().map(RuleBackend::destination).collect()
     }
 
-    /// The rule as policies ask for.
-    pub(super) fn treated(&self, traffic: &Traffic) -> Treated {
-        let clusters: Vec<ClusterPlan> = self
+    /// [`config::Rule::attempts`].
+    pub(super) fn attempts(&self) -> Vec<String> {
+        let named = self.backends.iter().filter(|_| self.per_attempt);
+        named.map(|backend| backend.name.clone()).collect()
+    }
+
+    /// The rule as policies ask for, on the listener of that authority.
+    pub(super) fn treated(&self, rule: &str, authority: &str, traffic: &Traffic) -> Treated {
+        let reached: Vec<ClusterPlan> = self
             .backends
             .iter()
             .map(|backend| destinations::treated(&backend.service.cluster, &traffic.cluster))
             .collect();
-        let action = match &self.action {
-            Action::Forward(_) => Action::Forward(forward(&self.backends, &clusters, self.limits, traffic)),
-            Action::Refuse => Action::Refuse,
-            Action::NoBackend => Action::NoBackend,
+        let (action, clusters) = match self.fate {
+            Fate::Refuse => (Action::Refuse, Vec::new()),
+            Fate::NoBackend => (Action::NoBackend, Vec::new()),
+            Fate::Forward if self.is_gathered(traffic) => {
+                let members = self.backends.iter().zip(&reached).map(|(backend, cluster)| Member {
+                    backend: backend.name.clone(),
+                    priority: backend.priority,
+                    weight: backend.weight,
+                    cluster: cluster.clone(),
+                });
+                let authority = Some(authority).filter(|_| self.per_attempt);
+                let Gathered { clusters, targets, first, prioritised } =
+                    failover::gather(rule, members.collect(), authority);
+                let per_priority = prioritised.then_some(first);
+                let forward = forward(targets, per_priority, self.backends.len() > 1, self.limits, traffic);
+                (Action::Forward(forward), clusters)
+            }
+            Fate::Forward => {
+                let targets = weighted(&self.backends, &reached);
+                let clusters = reached.iter().cloned().map(Cluster::Backend).collect();
+                (Action::Forward(forward(targets, None, false, self.limits, traffic)), clusters)
+            }
         };
-        Treated { action, clusters }
+        Treated { action, reached, clusters }
+    }
+
+    /// Whether Envoy chooses a backend for each attempt, and not one for all of them.
+    fn is_gathered(&self, traffic: &Traffic) -> bool {
+        let prioritised = self.backends.windows(2).any(|pair| pair[0].priority != pair[1].priority);
+        let another = traffic.retry.is_some() || traffic.cluster.health_check.is_some();
+        self.per_attempt || prioritised || (another && self.backends.len() > 1)
     }
 
     /// The value Envoy's routes demand for this rule on one listener, where the backends are these clusters.
@@ -267,6 +320,7 @@ impl CompiledRule {
             "rule": index,
             "name": self.name,
             "served": !self.backends.is_empty(),
+            "perAttempt": self.per_attempt,
             "backends": self
                 .backends
                 .iter()
@@ -277,6 +331,26 @@ impl CompiledRule {
         let credentials = self.backends.iter().map(|backend| backend.service.credential.as_ref());
         digest.routing_key(&public, credentials.map(|held| held.map(|held| held.key.expose_secret())))
     }
+}
+
+/// Backends that Envoy cannot weigh against each other.
+fn unweighed(route: &Located<AIGatewayRoute>, field: &str, backends: &[RuleBackend]) -> Option<Diagnostic> {
+    let first = backends.iter().map(|backend| backend.priority).min()?;
+    let later = || backends.iter().filter(|backend| backend.priority > first);
+    let way = |backend: &RuleBackend| Way::of(&backend.service.cluster);
+    let (one, other) = later().find_map(|one| {
+        let other = later().find(|other| other.priority == one.priority && way(other) != way(one))?;
+        Some((one, other))
+    })?;
+    let message = format!(
+        "backendRefs[{}] is reached by {}, and backendRefs[{}], of the same priority, by {}: the heavier of the two is always tried first",
+        one.index,
+        way(one),
+        other.index,
+        way(other)
+    );
+    let help = "only in the first priority can such backends share requests by weight; give each a priority of its own";
+    Some(route.warning(&format!("{field}.backendRefs[{}].weight", other.index), message).help(help))
 }
 
 /// The backends of all rules, as the processor reads them. A rule that Envoy answers itself has one without credential,
@@ -299,18 +373,29 @@ pub(super) fn backends(routes: &[AttachedRoute<'_>]) -> Vec<config::Backend> {
 }
 
 /// Where requests of a rule go, and how long they may take.
-fn forward(backends: &[RuleBackend], clusters: &[ClusterPlan], limits: Limits, traffic: &Traffic) -> Forward {
+fn forward(
+    clusters: Vec<(String, u32)>,
+    per_priority: Option<u32>,
+    elsewhere: bool,
+    limits: Limits,
+    traffic: &Traffic,
+) -> Forward {
     let request = limits.request.or(traffic.request_timeout_ms).unwrap_or(DEFAULT_TIMEOUT_MS);
     let retry = traffic.retry.clone().map(|policy| {
         let attempt = policy.per_retry.as_ref().and_then(|limit| limit.timeout);
         let attempt = attempt.map(|limit| milliseconds(limit.0));
         let attempt_ms = shorter(attempt.unwrap_or(0), limits.attempt.unwrap_or(0));
-        RetryPlan { attempt_ms: Some(attempt_ms).filter(|limit| *limit > 0), policy }
+        RetryPlan {
+            attempt_ms: Some(attempt_ms).filter(|limit| *limit > 0),
+            per_priority: per_priority.map(|all| policy.num_attempts_per_priority.unwrap_or(all).max(1)),
+            elsewhere,
+            policy,
+        }
     });
     // With one attempt, a limit on it is one on the whole.
     let timeout_ms = if retry.is_some() { request } else { shorter(request, limits.attempt.unwrap_or(0)) };
     Forward {
-        clusters: weighted(backends, clusters),
+        clusters,
         timeout_ms,
         stream_idle_ms: limits.stream_idle,
         retry,
@@ -326,7 +411,7 @@ fn shorter(a: u64, b: u64) -> u64 {
     }
 }
 
-/// Clusters with their weights; a cluster that several backends share appears once. Envoy takes a sum of at most 32 bits.
+/// Clusters with their weights; a cluster that several backends share appears once.
 fn weighted(backends: &[RuleBackend], clusters: &[ClusterPlan]) -> Vec<(String, u32)> {
     let mut order = Vec::new();
     let mut weights: BTreeMap<&str, u64> = BTreeMap::new();
@@ -338,14 +423,8 @@ fn weighted(backends: &[RuleBackend], clusters: &[ClusterPlan]) -> Vec<(String, 
         *weights.entry(name).or_default() += u64::from(backend.weight);
     }
     let sum: u64 = weights.values().sum();
-    let divisor = sum.div_ceil(u64::from(u32::MAX)).max(1);
-    order
-        .into_iter()
-        .map(|name| {
-            let weight = weights.get(name).copied().unwrap_or_default() / divisor;
-            (name.to_owned(), u32::try_from(weight.max(1)).unwrap_or(u32::MAX))
-        })
-        .collect()
+    let weight = |name| failover::scaled(weights.get(name).copied().unwrap_or_default(), sum);
+    order.into_iter().map(|name| (name.to_owned(), weight(name))).collect()
 }
 
 fn limits(rule: &AIGatewayRouteRule) -> Limits {

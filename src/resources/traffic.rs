@@ -129,10 +129,13 @@ pub struct SlowStart {
 /// When another attempt is made.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-not-served" = ["numAttemptsPerPriority"]))]
 pub struct Retry {
     /// How many attempts are made after the first; two if absent.
     pub num_retries: Option<u32>,
+    /// After how many attempts the backends of the next priority have their turn; if absent, each backend of the first
+    /// priority has had one by then.
+    #[schemars(range(min = 1))]
+    pub num_attempts_per_priority: Option<u32>,
     /// After which failures; absent means Envoy Gateway's choice.
     pub retry_on: Option<RetryOn>,
     /// Limits of an attempt.

@@ -7,9 +7,7 @@ use crate::resources::types::GatewayDuration;
 
 use super::super::plan::{ClientPlan, ListenerPlan};
 use super::super::{CompileOptions, milliseconds};
-use super::{
-    PROCESSOR_CLUSTER, PROCESSOR_FILTER, access_log, certificate, duration, local_reply, route, treatment,
-};
+use super::{PROCESSOR_FILTER, access_log, certificate, duration, local_reply, processor, route, treatment};
 
 pub(super) fn write(plan: &ListenerPlan, options: &CompileOptions) -> Value {
     let mut filters: Vec<Value> = plan.client.connection_limit.iter().map(connection_limit).collect();
@@ -108,29 +106,16 @@ fn treat(manager: &mut Value, client: &ClientPlan) {
 
 /// Our filter. The processor reads whole request bodies; of answers it asks for the body where it needs it.
 fn processor(authority: &str) -> Value {
-    json!({
-        "name": PROCESSOR_FILTER,
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor",
-            "grpc_service": {
-                "envoy_grpc": { "cluster_name": PROCESSOR_CLUSTER, "authority": authority },
-            },
-            "failure_mode_allow": false,
-            "processing_mode": {
-                "request_header_mode": "SEND",
-                "request_body_mode": "BUFFERED",
-                "request_trailer_mode": "SKIP",
-                "response_header_mode": "SEND",
-                "response_body_mode": "NONE",
-                "response_trailer_mode": "SKIP",
-            },
-            "allow_mode_override": true,
-            "message_timeout": "10s",
-            // `x-envoy-original-path` is set by the processor.
-            "mutation_rules": { "allow_envoy": true },
-            "metadata_options": { "receiving_namespaces": { "untyped": [super::super::METADATA_NAMESPACE] } },
-        },
-    })
+    let mut config = processor::filter(authority);
+    config["processing_mode"] = json!({
+        "request_header_mode": "SEND",
+        "request_body_mode": "BUFFERED",
+        "request_trailer_mode": "SKIP",
+        "response_header_mode": "SEND",
+        "response_body_mode": "NONE",
+        "response_trailer_mode": "SKIP",
+    });
+    json!({ "name": PROCESSOR_FILTER, "typed_config": config })
 }
 
 fn router() -> Value {

@@ -10,13 +10,16 @@ use crate::resources::types::GatewayDuration;
 
 use super::super::plan::{Action, Forward, Hashed, ListenerPlan, RetryPlan, RulePlan};
 use super::super::{NO_ROUTE, ROUTING_HEADER, milliseconds};
-use super::duration;
+use super::{duration, group};
 
 /// How long a stream may be silent where nothing else is said; what the listener sets.
 pub(super) const STREAM_IDLE_MS: u64 = 300_000;
 
 /// Envoy Gateway's choice where a policy does not say what is retried; of statuses it is 503.
 const DEFAULT_TRIGGERS: &str = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes";
+
+/// Beyond this, a backend's wish to be left alone is not waited for.
+const DEFAULT_RETRY_AFTER_MS: u64 = 60_000;
 
 /// Envoy's own.
 const DEFAULT_BACK_OFF_MS: u64 = 25;
@@ -64,6 +67,9 @@ fn route(hostname: &str, index: usize, selected: &RuleMatch, rule: &RulePlan) ->
         "name": format!("{hostname}/{index}/{}/rule/{}", rule.route, rule.index),
         "match": { "prefix": "/", "headers": headers },
     });
+    if !rule.attempts.is_empty() {
+        route["metadata"] = group::route_metadata(&rule.route);
+    }
     match &rule.action {
         Action::Forward(target) => route["route"] = forward(target),
         Action::Refuse => {
@@ -120,7 +126,7 @@ fn forward(target: &Forward) -> Value {
 
 /// Another attempt goes to another address where there is one.
 fn retry_policy(plan: &RetryPlan) -> Value {
-    let Retry { num_retries, retry_on, per_retry } = &plan.policy;
+    let Retry { num_retries, num_attempts_per_priority: _, retry_on, per_retry } = &plan.policy;
     let (triggers, statuses) = match retry_on {
         Some(on) if !(on.triggers.is_empty() && on.http_status_codes.is_empty()) => {
             let names: Vec<&str> = on.triggers.iter().map(|trigger| trigger.name()).collect();
@@ -153,6 +159,24 @@ fn retry_policy(plan: &RetryPlan) -> Value {
             written["max_interval"] = json!(duration(time(max).max(base)));
         }
         policy["retry_back_off"] = written;
+    }
+    if let Some(attempts) = plan.per_priority {
+        policy["retry_priority"] = json!({
+            "name": "envoy.retry_priorities.previous_priorities",
+            "typed_config": {
+                "@type": "type.googleapis.com/envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+                "update_frequency": attempts,
+            },
+        });
+    }
+    if !plan.elsewhere {
+        // A backend that says when it can be asked again is asked then. Another one need not be waited for.
+        let max = per_retry.as_ref().and_then(|limits| limits.back_off.as_ref()?.max_interval);
+        let max = max.map_or(DEFAULT_RETRY_AFTER_MS, |max| milliseconds(max.0).max(1));
+        policy["rate_limited_retry_back_off"] = json!({
+            "reset_headers": [{ "name": "retry-after", "format": "SECONDS" }],
+            "max_interval": duration(max),
+        });
     }
     policy
 }
