@@ -200,6 +200,8 @@ pub struct Destination {
     pub priority: u32,
     /// Addresses, as `host:port` or `unix:path`.
     pub addresses: Vec<String>,
+    /// The host names that requests to them carry, where they are known.
+    pub hosts: Vec<String>,
     /// The host name that its certificate has to have, where TLS is spoken.
     pub tls: Option<String>,
 }

@@ -24,11 +24,13 @@ use crate::compile::{Compiled, Destination, Listener, RuleFate};
 use crate::config::{self, HeaderMatchType, RuleMatch};
 use crate::diagnostics::suggest;
 use crate::endpoint::{ApiTarget, Endpoint};
-use crate::exchange::{Exchange, ExchangeId, Input, MODEL_HEADER, Now, Step, matched_values};
+use crate::exchange::{
+    Arrival, Attempt, Exchange, ExchangeId, Handover, Input, MODEL_HEADER, Now, Step, matched_values,
+};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::Change;
 use crate::routing::Hosts;
-use crate::runtime::{Runtime, condition};
+use crate::runtime::{Rule, Runtime, condition};
 
 /// The headers by which the processor and Envoy agree; no provider sees them.
 const INTERNAL_PREFIX: &str = "x-ai-eg-";
@@ -92,10 +94,11 @@ pub enum Verdict {
         route: String,
         /// The index of the rule in it.
         rule: usize,
-        /// One of these is chosen, in proportion to the weights.
+        /// One of these is chosen, by priority, then in proportion to the weights.
         backends: Vec<BackendChoice>,
-        /// What the provider is sent.
-        provider_request: ProviderRequest,
+        /// What the provider is sent, whichever it is; nothing if each attempt is made for its own backend.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        provider_request: Option<ProviderRequest>,
     },
     /// The gateway answers itself.
     #[serde(rename_all = "camelCase")]
@@ -119,13 +122,21 @@ pub enum Verdict {
 pub struct BackendChoice {
     /// `namespace/name` of the AIServiceBackend.
     pub name: String,
-    /// Its share, in proportion to the others.
+    /// Its share, in proportion to the others of the same priority.
     pub weight: u32,
+    /// Those with a lower number come first.
+    pub priority: u32,
     /// `host:port` or `unix:path`.
     pub addresses: Vec<String>,
     /// The name its certificate has to have; nothing where TLS is not spoken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<String>,
+    /// What an attempt at it sends, if that depends on the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider_request: Option<ProviderRequest>,
+    /// Why an attempt at it fails, if it does so in the gateway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
 }
 
 /// The request as it leaves the gateway. No value of a header is in it.
@@ -314,6 +325,7 @@ fn verdict(
         }
         other => other,
     };
+    let handover = exchange.handover().cloned();
     let settled = exchange.settle(now.monotonic);
     let change = match step {
         Ok(Step::Continue(change)) => change,
@@ -328,9 +340,9 @@ fn verdict(
         }
         Err(violation) => return Verdict::Unanswerable { reason: violation.to_string() },
     };
-    let rule = settled.as_ref().and_then(|settled| settled.rule.as_ref());
+    let chosen = settled.as_ref().and_then(|settled| settled.rule.as_ref());
     // The key is unique among the rules of a listener.
-    let index = rule.and_then(|rule| {
+    let index = chosen.and_then(|rule| {
         gateway.rules.iter().position(|known| known.routing_key.as_bytes() == rule.routing_key.as_ref())
     });
     let Some(described) = index.and_then(|index| listener.described.get(index)) else {
@@ -338,15 +350,29 @@ fn verdict(
     };
     let (route, rule) = (described.route.clone(), described.index);
     match &described.fate {
-        RuleFate::Forwarded(destinations) => Verdict::Forwarded {
-            route,
-            rule,
-            backends: destinations.iter().map(choice).collect(),
-            provider_request: provider_request(
-                &change,
-                settled.and_then(|settled| settled.request_model).map(|model| model.to_string()),
-            ),
-        },
+        RuleFate::Forwarded(destinations) => {
+            let mut backends: Vec<BackendChoice> = destinations.iter().map(choice).collect();
+            let provider_request = match chosen.zip(handover.as_ref()) {
+                Some(given) => {
+                    for (backend, destination) in backends.iter_mut().zip(destinations) {
+                        match attempt(runtime, gateway, given, destination, question, now) {
+                            Ok(request) => backend.provider_request = Some(request),
+                            Err(reason) => backend.refused = Some(reason),
+                        }
+                    }
+                    None
+                }
+                None => Some(provider_request(
+                    &change,
+                    settled
+                        .as_ref()
+                        .and_then(|settled| settled.request_model.as_ref())
+                        .map(ToString::to_string),
+                )),
+            };
+            backends.sort_by_key(|backend| backend.priority);
+            Verdict::Forwarded { route, rule, backends, provider_request }
+        }
         RuleFate::Refused => Verdict::Answered {
             status: 404,
             reason: format!("rule {rule} of {route} cannot be served; the problems that were found say why"),
@@ -358,6 +384,38 @@ fn verdict(
     }
 }
 
+/// Puts the request through an attempt at one of its backends: what that is sent, or why it is sent nothing.
+fn attempt(
+    runtime: &Arc<Runtime>,
+    gateway: &config::Gateway,
+    (rule, handover): (&Arc<Rule>, &Arc<Handover>),
+    destination: &Destination,
+    question: &Question,
+    now: Now,
+) -> Result<ProviderRequest, String> {
+    let arrival = Arrival {
+        host_backend: Some(destination.backend.clone()),
+        upstream_host: destination.hosts.first().cloned(),
+        count: Some(1),
+        ..Arrival::default()
+    };
+    let scope = runtime.scope(&gateway.authority);
+    let mut attempt = Attempt::new(arrival, Some(Arc::clone(handover)), scope, Arc::default());
+    let headers = question.headers(None);
+    match attempt.handle(Input::RequestHeaders { headers, end_of_stream: false }, now) {
+        Ok(Step::Continue(change)) => {
+            let served = rule.attempted(&destination.backend);
+            let model = served.and_then(|served| served.backend.model_override.as_deref());
+            Ok(provider_request(&change, Some(model.unwrap_or_else(|| question.model()).to_owned())))
+        }
+        Ok(Step::Reply(reply)) => {
+            let told = String::from_utf8_lossy(&reply.body).into_owned();
+            Err(format!("{} by the gateway itself: {}", reply.status, message(&told).unwrap_or(told)))
+        }
+        Err(violation) => Err(violation.to_string()),
+    }
+}
+
 /// The message inside an error in JSON.
 fn message(body: &str) -> Option<String> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
@@ -365,9 +423,16 @@ fn message(body: &str) -> Option<String> {
 }
 
 fn choice(destination: &Destination) -> BackendChoice {
-    let Destination { backend, weight, priority: _, addresses, tls } = destination;
-    let name = backend.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
-    BackendChoice { name, weight: *weight, addresses: addresses.clone(), tls: tls.clone() }
+    let Destination { backend, weight, priority, addresses, hosts: _, tls } = destination;
+    BackendChoice {
+        name: backend.splitn(3, '/').take(2).collect::<Vec<_>>().join("/"),
+        weight: *weight,
+        priority: *priority,
+        addresses: addresses.clone(),
+        tls: tls.clone(),
+        provider_request: None,
+        refused: None,
+    }
 }
 
 fn provider_request(change: &Change, model: Option<String>) -> ProviderRequest {

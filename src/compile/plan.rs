@@ -254,6 +254,16 @@ pub(super) enum Endpoint {
     },
 }
 
+impl Endpoint {
+    /// The name by which it is asked for, if it has one of its own.
+    pub(super) fn hostname(&self) -> Option<&str> {
+        match self {
+            Self::Fqdn { hostname, .. } | Self::Unix { hostname, .. } => Some(hostname),
+            Self::Ip { hostname, .. } => hostname.as_deref(),
+        }
+    }
+}
+
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -232,6 +232,7 @@ impl RuleBackend {
             weight: self.weight,
             priority: self.priority,
             addresses: endpoints.iter().map(Endpoint::to_string).collect(),
+            hosts: endpoints.iter().filter_map(Endpoint::hostname).map(str::to_owned).collect(),
             tls: tls.as_ref().map(|tls| tls.hostname.clone()),
         }
     }

@@ -30,10 +30,17 @@ impl Explanation {
         }
         let answer = match &self.result {
             Verdict::Forwarded { backends, provider_request, .. } => {
-                for text in backends.iter().map(|backend| backend_line(backend, backends)) {
-                    line("backend", &text);
+                for backend in backends {
+                    line("backend", &backend_line(backend, backends));
+                    if let Some(reason) = &backend.refused {
+                        line("  fails", reason);
+                    }
+                    for (name, text) in backend.provider_request.iter().flat_map(provider_lines) {
+                        line(&format!("  {name}"), &text);
+                    }
                 }
-                provider_lines(provider_request).iter().for_each(|(name, text)| line(name, text));
+                let lines = provider_request.iter().flat_map(provider_lines);
+                lines.for_each(|(name, text)| line(name, &text));
                 return out;
             }
             Verdict::Answered { status, reason } => format!("{status} by the gateway itself: {reason}"),
@@ -75,14 +82,18 @@ fn name(trial: &Trial) -> String {
 }
 
 fn backend_line(backend: &BackendChoice, all: &[BackendChoice]) -> String {
-    let BackendChoice { name, weight, addresses, tls } = backend;
+    let BackendChoice { name, weight, priority, addresses, tls, provider_request: _, refused: _ } = backend;
     let mut text = format!("{name} at {}", addresses.join(", "));
     match tls {
         Some(hostname) => text.push_str(&format!(", TLS, certificate of {hostname}")),
         None => text.push_str(", without TLS"),
     }
-    if all.len() > 1 {
-        let sum: u64 = all.iter().map(|backend| u64::from(backend.weight)).sum();
+    if all.iter().any(|other| other.priority != *priority) {
+        text.push_str(&format!(", priority {priority}"));
+    }
+    let equals = all.iter().filter(|other| other.priority == *priority);
+    if equals.clone().count() > 1 {
+        let sum: u64 = equals.map(|other| u64::from(other.weight)).sum();
         text.push_str(&format!(", weight {weight} of {sum}"));
     }
     text

@@ -9,10 +9,9 @@ use serde_json::Value;
 use crate::support::shared_data;
 
 /// Examples that ask for what is not served yet, with the words that warn of it.
-const LATER: [(&str, &str); 9] = [
+const LATER: [(&str, &str); 8] = [
     ("aigwroute.yaml", "InferencePool is not supported yet"),
     ("provider_fallback/base.yaml", "AWSBedrock are not supported yet"),
-    ("stream_idle_timeout/base.yaml", "per-attempt failover, which is not supported yet"),
     ("azure_openai.yaml", "AzureCredentials are not supported yet"),
     ("aws-pod-identity.yaml", "AWSBedrock are not supported yet"),
     ("aws-irsa.yaml", "AWSBedrock are not supported yet"),

@@ -9,7 +9,7 @@ use super::super::plan::{ChainPlan, Cluster, ClusterPlan, GroupPlan, Member};
 use super::{PROCESSOR_FILTER, cluster, processor, treatment};
 
 /// The metadata namespace in which Envoy tells the processor of backends and routes.
-const BACKEND_NAMESPACE: &str = "aigateway.envoyproxy.io";
+const BACKEND_NAMESPACE: &str = "aigateway.envoy.io";
 /// In it: which backend an address belongs to.
 const BACKEND_NAME: &str = "per_route_rule_backend_name";
 /// In it: the host name a request is sent to.

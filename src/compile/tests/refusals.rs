@@ -32,22 +32,6 @@ fn refused(rule: &str, more: &str, status: u64, words: &[&str]) {
 }
 
 #[test]
-fn backends_of_different_kinds() {
-    let more = [backend("one", ""), backend("two", ""), key("two", "second-key")].concat();
-    refused(
-        &model_rule("a", "{name: one}, {name: two, modelNameOverride: x}"),
-        &more,
-        404,
-        &[
-            "backendRefs[0] and backendRefs[1] differ in credential, modelNameOverride",
-            "per-attempt failover",
-            "spec.rules[0].backendRefs[1]",
-        ],
-    );
-    refused(&model_rule("a", "{name: one}, {name: one, priority: 1}"), &more, 404, &["differ in priority"]);
-}
-
-#[test]
 fn a_disabled_backend_does_not_count() {
     let more = [backend("one", ""), backend("two", ""), key("two", "second-key")].concat();
     let text = with_bystander(&model_rule("a", "{name: one}, {name: two, weight: 0}"), &more);
