@@ -2,15 +2,19 @@
 //!
 //! It is a superset of the filter configuration of Envoy AI Gateway v1.1: every field of that document keeps its name
 //! and meaning, and unknown fields at that level are ignored. What is ours sits in [`Config::gateways`], where unknown
-//! fields are refused. Secrets are held in [`SecretString`], which does not print.
+//! fields are refused. Secrets are held in [`secrecy::SecretString`], which does not print.
 
+mod auth;
 mod redacted;
 
 use std::collections::BTreeMap;
 
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
+pub use self::auth::{
+    ApiKeyAuth, Auth, AwsAuth, AwsRole, AzureApplication, AzureAuth, CredentialOverride, GcpAuth,
+    GcpFederation, Issuer,
+};
 pub use crate::wire::ApiSchemaName;
 
 /// The whole document. One instance describes everything one processor serves.
@@ -147,27 +151,6 @@ pub struct ApiSchema {
     /// Path prefix. OpenAI takes it verbatim, so that an empty one means none; absent means `v1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-}
-
-/// A backend's credential. Kinds other than the API key are read but not yet served.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Auth {
-    /// `Authorization: Bearer <key>`.
-    pub api_key: Option<ApiKeyAuth>,
-    /// `api-key: <key>`.
-    #[serde(rename = "azureAPIKey")]
-    pub azure_api_key: Option<ApiKeyAuth>,
-    /// `x-api-key: <key>`.
-    #[serde(rename = "anthropicAPIKey")]
-    pub anthropic_api_key: Option<ApiKeyAuth>,
-}
-
-/// A static API key.
-#[derive(Debug, Clone, Deserialize)]
-pub struct ApiKeyAuth {
-    /// The key; surrounding white space is ignored.
-    pub key: SecretString,
 }
 
 /// Header edits: removals first, then sets.

@@ -34,6 +34,8 @@ pub mod runtime;
 pub mod exchange;
 
 // L4: edges
+pub mod credentials;
+
 pub mod source;
 
 pub mod extproc;

@@ -3,6 +3,7 @@
 mod backend;
 mod classic;
 mod costs;
+mod credential;
 mod models;
 mod rule;
 
@@ -17,6 +18,7 @@ pub use self::classic::Classic;
 use self::costs::Costs;
 pub use self::models::{List as ModelList, ModelLists};
 pub use self::rule::{Rule, Served, Target};
+use crate::auth::Cell;
 use crate::config::{self, Config, HeaderMatchType};
 use crate::routing::{Condition, Entry, RegexError, Router};
 
@@ -26,6 +28,8 @@ pub struct Runtime {
     gateways: HashMap<String, Arc<Gateway>>,
     /// Of a document without gateways.
     classic: Option<Arc<Classic>>,
+    /// What has to be kept filled, with the service that uses it.
+    cells: Vec<(Arc<str>, Arc<Cell>)>,
     /// Kept to be shown.
     config: Config,
 }
@@ -98,8 +102,12 @@ impl Runtime {
                 problems.push(Problem { at: format!("{at}.authority"), message });
             }
         }
+        let cells = backends.values().filter_map(|backend| {
+            Some((backend.service().into(), Arc::clone(backend.credential.as_ref()?.cell()?)))
+        });
+        let cells = cells.collect();
         let classic = config.gateways.is_empty().then(|| Arc::new(Classic::new(&config, backends, costs)));
-        (Self { gateways, classic, config }, problems)
+        (Self { gateways, classic, cells, config }, problems)
     }
 
     /// Whether a request that began with this runtime has not been sent on yet. The caller's own reference does not count.
@@ -120,6 +128,11 @@ impl Runtime {
             Some(classic) => Some(Scope::Classic(Arc::clone(classic))),
             None => self.gateway(authority).map(Scope::Gateway),
         }
+    }
+
+    /// The credentials that have to be fetched and renewed, each with the `namespace/name` of the service it is for.
+    pub fn cells(&self) -> &[(Arc<str>, Arc<Cell>)] {
+        &self.cells
     }
 
     /// The gateway of that `:authority`.

@@ -92,13 +92,15 @@ impl Processor {
         let mcp_listener = mcp.map(|mcp| mcp.bind()).transpose()?;
         let (settler, settlements) = extproc::settler();
         let active = settler.active();
-        let metrics = Arc::new(Metrics::new(active.clone())?);
+        let metrics = Arc::new(Metrics::new(active.clone(), slot.credentials().clone())?);
         let health = Health::new(slot.load().is_some(), habits);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
 
         let listen = listener.local().clone();
         let admin = admin_listener.as_ref().map(|listener| listener.local().clone());
-        let mut others = vec![spawn(follow_slot(slot.clone(), health.clone()))];
+        let keeper = slot.credentials().clone();
+        let mut others =
+            vec![spawn(follow_slot(slot.clone(), health.clone())), spawn(credentials::keep(keeper))];
         let shown = (habits == Habits::Own).then(|| slot.clone());
         if let Some(listener) = admin_listener {
             others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), shown)));

@@ -19,6 +19,7 @@ pub use self::document::Loaded;
 pub use self::version::{Accept, STAMP};
 use self::watch::Stamp;
 pub use self::watch::{Watcher, follow};
+use crate::credentials::Keeper;
 use crate::runtime::{Problem, Runtime};
 
 /// The runtime in force. Readers never wait; whoever wants to know of a change can.
@@ -28,21 +29,32 @@ pub struct Slot(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     runtime: ArcSwapOption<Runtime>,
+    credentials: Keeper,
     changed: channel::Sender<u64>,
 }
 
 impl Default for Slot {
     fn default() -> Self {
-        Self(Arc::new(Inner { runtime: ArcSwapOption::empty(), changed: channel::Sender::new(0) }))
+        Self(Arc::new(Inner {
+            runtime: ArcSwapOption::empty(),
+            credentials: Keeper::default(),
+            changed: channel::Sender::new(0),
+        }))
     }
 }
 
 impl Slot {
     /// Puts a runtime into force and returns the one before. Exchanges that began with that one end with it.
     pub fn publish(&self, runtime: Runtime) -> Option<Arc<Runtime>> {
+        self.0.credentials.adopt(&runtime);
         let before = self.0.runtime.swap(Some(Arc::new(runtime)));
         self.0.changed.send_modify(|generation| *generation += 1);
         before
+    }
+
+    /// What keeps the credentials of published runtimes fresh.
+    pub fn credentials(&self) -> &Keeper {
+        &self.0.credentials
     }
 
     /// How many runtimes were published so far.

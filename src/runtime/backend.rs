@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::auth::{Credential, CredentialError};
+use super::credential;
+use crate::auth::Credential;
 use crate::config;
 use crate::endpoint::ApiTarget;
 use crate::headers::{HeaderEdits, Headers};
@@ -61,7 +62,7 @@ impl Backend {
             name: name.as_str().into(),
             api: ApiTarget::new(schema.name, schema.prefix.as_deref(), schema.version.as_deref()),
             model_override: model_name_override.as_deref().filter(|name| !name.is_empty()).map(Into::into),
-            credential: auth.as_ref().map(credential).transpose()?,
+            credential: auth.as_ref().map(credential::compile).transpose()?,
             body_edits,
             set_headers,
             remove_headers,
@@ -90,23 +91,4 @@ impl Backend {
             edits.set(name.clone(), value.clone());
         }
     }
-}
-
-/// The credential of a backend; where several are configured, the first of the order in which the Go gateway looks.
-fn credential(auth: &config::Auth) -> Result<Credential, InvalidBackend> {
-    let config::Auth { api_key, azure_api_key, anthropic_api_key } = auth;
-    let invalid = |field, error: CredentialError| InvalidBackend { field, message: error.to_string() };
-    if let Some(auth) = api_key {
-        return Credential::bearer(&auth.key).map_err(|error| invalid("auth.apiKey.key", error));
-    }
-    if let Some(auth) = azure_api_key {
-        return Credential::azure_key(&auth.key).map_err(|error| invalid("auth.azureAPIKey.key", error));
-    }
-    if let Some(auth) = anthropic_api_key {
-        return Credential::anthropic_key(&auth.key)
-            .map_err(|error| invalid("auth.anthropicAPIKey.key", error));
-    }
-    // Sending without the credential that was configured would be worse than not sending.
-    let message = "this kind of credential is not supported yet; use an API key".to_owned();
-    Err(InvalidBackend { field: "auth", message })
 }

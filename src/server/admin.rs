@@ -1,5 +1,6 @@
 //! The admin listener: `/health` for probes, `/metrics` for Prometheus, `/config` for people. Nothing here shows a secret.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +12,14 @@ use axum::routing::get;
 
 use super::health::Health;
 use super::listen::{Listen, Listener, Stream};
+use crate::credentials::Keeper;
 use crate::source::Slot;
 use crate::telemetry::Metrics;
 
 /// Serves until dropped. Without a slot there is no `/config`.
-pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>, slot: Option<Slot>) {
+pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>, keeper: Keeper, slot: Option<Slot>) {
     let mut routes = Router::new()
-        .route("/health", get(check).with_state(health))
+        .route("/health", get(check).with_state((health, keeper)))
         .route("/metrics", get(scrape).with_state(metrics));
     if let Some(slot) = slot {
         routes = routes.route("/config", get(show).with_state(slot));
@@ -27,9 +29,20 @@ pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metri
     }
 }
 
-async fn check(State(health): State<Health>) -> Response {
+/// A credential that cannot be renewed is told here, and is no reason to take the processor out of service: others would fare no
+/// better, and other backends are served.
+async fn check(State((health, keeper)): State<(Health, Keeper)>) -> Response {
     match health.problem() {
-        None => (StatusCode::OK, "OK\n").into_response(),
+        None => {
+            let mut text = "OK\n".to_owned();
+            for status in keeper.status() {
+                if let Some(problem) = status.problem {
+                    // Writing to a string does not fail.
+                    drop(writeln!(text, "the credential of {} is not renewed: {problem}", status.service));
+                }
+            }
+            (StatusCode::OK, text).into_response()
+        }
         Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
 
 use opentelemetry::metrics::{BoundCounter, Counter, Histogram, Meter, MeterProvider};
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -11,6 +12,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use super::export;
 use super::series::{Known, Series};
+use crate::credentials::{Keeper, Status};
 use crate::endpoint::provider_name;
 use crate::exchange::{Outcome, Settlement};
 use crate::extproc::ActiveExchanges;
@@ -33,9 +35,9 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Fresh instruments; `active` is shown as a gauge. Fails if the environment asks for an exporter that cannot be set up.
+    /// Fresh instruments; `active` and the state of the credentials are shown as gauges. Fails if the environment asks for an exporter that cannot be set up.
     /// Must be called within a tokio runtime.
-    pub fn new(active: ActiveExchanges) -> anyhow::Result<Self> {
+    pub fn new(active: ActiveExchanges, credentials: Keeper) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
         let resource = resource();
@@ -49,6 +51,7 @@ impl Metrics {
             .with_description("Exchanges that are being served.")
             .with_callback(move |gauge| gauge.observe(active.count(), &[]))
             .build();
+        observe_credentials(&meter, credentials);
         let seconds = |name, description, bounds: &[f64]| histogram(&meter, name, "s", description, bounds);
         Ok(Self {
             token_usage: histogram(
@@ -178,6 +181,38 @@ fn resource() -> Resource {
             .is_ok_and(|attributes| attributes.contains("service.name="));
     let builder = Resource::builder();
     if named { builder.build() } else { builder.with_service_name("ai-gateway").build() }
+}
+
+/// Only of credentials that are fetched and renewed.
+fn observe_credentials(meter: &Meter, credentials: Keeper) {
+    let label = |status: &Status| [KeyValue::new("backend", status.service.to_string())];
+    let keeper = credentials.clone();
+    meter
+        .f64_observable_gauge("aigw.credential.expiry")
+        .with_unit("s")
+        .with_description(
+            "When the credential in force expires, in seconds since 1970; 0 while there is none.",
+        )
+        .with_callback(move |gauge| {
+            for status in keeper.status() {
+                let expires = status.expires.and_then(|expires| expires.duration_since(UNIX_EPOCH).ok());
+                match expires {
+                    Some(expires) => gauge.observe(expires.as_secs_f64(), &label(&status)),
+                    None if !status.fetched => gauge.observe(0.0, &label(&status)),
+                    None => {}
+                }
+            }
+        })
+        .build();
+    meter
+        .u64_observable_counter("aigw.credential.refresh.failures")
+        .with_description("Attempts to fetch or renew a credential that failed.")
+        .with_callback(move |counter| {
+            for status in credentials.status() {
+                counter.observe(status.failures, &label(&status));
+            }
+        })
+        .build();
 }
 
 fn histogram(
