@@ -18,6 +18,7 @@ pub use self::health::Health;
 pub use self::listen::Listen;
 use self::listen::{Listener, Stream};
 use self::workers::{Services, Workers};
+use crate::credentials;
 use crate::exchange::{Settings, Settlement};
 use crate::extproc::{self, ActiveExchanges};
 use crate::source::Slot;

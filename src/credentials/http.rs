@@ -1,6 +1,5 @@
 //! One HTTP request at a time, to where tokens are given out: TLS by the system's certificates, by way of a proxy if asked.
 
-use std::fmt::Write as _;
 use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -281,8 +280,7 @@ fn form(fields: &[(&str, &str)]) -> String {
                     b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
                         text.push(byte.into())
                     }
-                    // Writing to a string does not fail.
-                    _ => drop(write!(text, "%{byte:02X}")),
+                    _ => text.push_str(&format!("%{byte:02X}")),
                 }
             }
             text.push_str(end);

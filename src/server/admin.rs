@@ -38,7 +38,7 @@ async fn check(State((health, keeper)): State<(Health, Keeper)>) -> Response {
             for status in keeper.status() {
                 if let Some(problem) = status.problem {
                     // Writing to a string does not fail.
-                    drop(writeln!(text, "the credential of {} is not renewed: {problem}", status.service));
+                    let _ = writeln!(text, "the credential of {} is not renewed: {problem}", status.service);
                 }
             }
             (StatusCode::OK, text).into_response()
