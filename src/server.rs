@@ -100,11 +100,18 @@ impl Processor {
         let listen = listener.local().clone();
         let admin = admin_listener.as_ref().map(|listener| listener.local().clone());
         let keeper = slot.credentials().clone();
+        let admin_keeper = keeper.clone();
         let mut others =
             vec![spawn(follow_slot(slot.clone(), health.clone())), spawn(credentials::keep(keeper))];
         let shown = (habits == Habits::Own).then(|| slot.clone());
         if let Some(listener) = admin_listener {
-            others.push(spawn(admin::serve(listener, health.clone(), Arc::clone(&metrics), shown)));
+            others.push(spawn(admin::serve(
+                listener,
+                health.clone(),
+                Arc::clone(&metrics),
+                admin_keeper,
+                shown,
+            )));
         }
         if let Some(listener) = mcp_listener {
             others.push(spawn(mcp::serve(listener)));

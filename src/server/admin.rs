@@ -17,7 +17,13 @@ use crate::source::Slot;
 use crate::telemetry::Metrics;
 
 /// Serves until dropped. Without a slot there is no `/config`.
-pub(super) async fn serve(listener: Listener, health: Health, metrics: Arc<Metrics>, keeper: Keeper, slot: Option<Slot>) {
+pub(super) async fn serve(
+    listener: Listener,
+    health: Health,
+    metrics: Arc<Metrics>,
+    keeper: Keeper,
+    slot: Option<Slot>,
+) {
     let mut routes = Router::new()
         .route("/health", get(check).with_state((health, keeper)))
         .route("/metrics", get(scrape).with_state(metrics));
