@@ -17,7 +17,10 @@ use super::outgoing::{self, Expected, Manner, Original, Outgoing};
 use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, wants_usage};
 use super::response::status;
 use super::restore::{self, Former};
-use super::{ExchangeId, Handover, Input, Now, ORIGINAL_PATH_HEADER, Phase, Settings, Step, Violation};
+use super::{
+    ExchangeId, Handover, INTERNAL_ID_HEADER, Input, Now, ORIGINAL_PATH_HEADER, Phase, Settings, Step,
+    Violation,
+};
 use crate::auth::{CLIENT_CREDENTIAL_HEADERS, CredentialMetadata};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
@@ -33,6 +36,9 @@ const UPSTREAM_HOST_HEADER: &str = "x-ai-eg-upstream-host";
 /// Set where an endpoint picker has chosen the host, which then says nothing about the backend.
 const PICKED_ENDPOINT_HEADER: &str = "x-gateway-destination-endpoint";
 
+/// Follows the id of an exchange once an attempt has been at the headers.
+const MARK: char = '+';
+
 /// What Envoy tells of an attempt besides its headers.
 #[derive(Debug, Clone, Default)]
 pub struct Arrival {
@@ -44,14 +50,24 @@ pub struct Arrival {
     pub upstream_host: Option<String>,
     /// `namespace/name` of the route.
     pub route: Option<String>,
-    /// Which attempt of the request this is, from 1.
+    /// Which attempt of the request this is, from 1, where Envoy is asked to say so.
     pub count: Option<u32>,
+    /// An earlier attempt has left its mark on the headers.
+    pub marked: bool,
     /// The exchange it belongs to.
     pub id: Option<ExchangeId>,
     /// The routing key of the rule, where the processor chose it.
     pub routing_key: Option<Bytes>,
     /// What Envoy's filters know of the client's own credentials for the backend.
     pub credentials: CredentialMetadata,
+}
+
+impl Arrival {
+    /// Takes the exchange's id from the header that names it.
+    pub fn read_id(&mut self, header: &str) {
+        self.marked = header.ends_with(MARK);
+        self.id = header.trim_end_matches(MARK).parse().ok();
+    }
 }
 
 /// The state machine of an attempt.
@@ -166,6 +182,14 @@ impl Attempt {
         self.arrival.route.as_deref().unwrap_or_default()
     }
 
+    /// Tells later attempts of any process that the headers are not the client's any more. Where Envoy's configuration is ours, it
+    /// counts attempts itself.
+    fn mark(&self, edits: &mut HeaderEdits) {
+        if let (Some(id), Some(Scope::Classic(_))) = (self.arrival.id, &self.scope) {
+            edits.set(INTERNAL_ID_HEADER, format!("{id}{MARK}"));
+        }
+    }
+
     /// Everything the request needs, in the reply to its headers.
     fn send(&mut self, handover: &Handover, current: &Headers, now: Now) -> Result<(State, Step), Violation> {
         let name = self.backend(current)?;
@@ -203,12 +227,15 @@ impl Attempt {
             }
         };
         let Outgoing { headers: mut edits, body, expected } = outgoing;
-        // What an earlier attempt made of the body is not what this one's backend wants.
-        let body = body.or_else(|| (count > 1).then(|| handover.body.clone()));
-        if count > 1 {
+        // An earlier one, of this process or another, made of the request what this one's backend does not want.
+        let is_first =
+            count == 1 && !self.arrival.marked && self.arrival.count.is_none_or(|count| count <= 1);
+        let body = body.or_else(|| (!is_first).then(|| handover.body.clone()));
+        if !is_first {
             restore::original(&Former { current, original: &handover.headers }, &mut edits);
         }
         edits.remove(UPSTREAM_HOST_HEADER);
+        self.mark(&mut edits);
         let metadata = sending_metadata(&self.settings, &served, &handover.headers, body.as_ref());
         handover.take(Taken { expected, refused: None, started: now.monotonic });
         let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
@@ -244,7 +271,11 @@ impl Attempt {
                 edits.remove(name);
             }
         }
-        let is_first = self.arrival.count == Some(1);
+        let is_first = match rule {
+            Some(_) => self.arrival.count == Some(1),
+            None => !self.arrival.marked,
+        };
+        self.mark(&mut edits);
         let elsewhere = Elsewhere { endpoint, served, rule, headers, is_first };
         let change = Change { headers: edits, phases: Some(PhaseOverride::RequestBody), ..Change::default() };
         Ok((State::AwaitBody(Box::new(elsewhere)), Step::Continue(change)))
@@ -253,7 +284,12 @@ impl Attempt {
     fn send_from_elsewhere(&mut self, elsewhere: &Elsewhere, body: &Bytes, now: Now) -> (State, Step) {
         let Elsewhere { endpoint, served, rule, headers, is_first } = elsewhere;
         // An earlier attempt may have left its credential and its headers: only the first sees what the client sent.
-        let kept = restore::without_traces(headers, rule.as_deref(), served, *is_first);
+        let name = &*served.backend.name;
+        let kept = (!is_first).then(|| match (rule, &self.scope) {
+            (Some(rule), _) => restore::without_traces(headers, rule.others(name)),
+            (None, Some(Scope::Classic(classic))) => restore::without_traces(headers, classic.siblings(name)),
+            (None, _) => restore::without_traces(headers, std::iter::empty()),
+        });
         let headers = kept.as_ref().unwrap_or(headers);
         let content_type = headers.text("content-type").unwrap_or_default();
         let request = match ModelRequest::read(*endpoint, content_type, body) {

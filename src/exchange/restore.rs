@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use crate::auth::CLIENT_CREDENTIAL_HEADERS;
 use crate::headers::{HeaderEdits, Headers};
-use crate::runtime::{Rule, Served};
+use crate::runtime::Backend;
 
 /// The headers as they are, and as the client sent them.
 #[derive(Debug, Clone, Copy)]
@@ -47,25 +47,14 @@ pub(super) fn original(former: &Former<'_>, edits: &mut HeaderEdits) {
 }
 
 /// The headers of a request that another process routed, without what an earlier attempt may have left in them: credentials, and
-/// headers that the rule's other backends set. Nothing where there was no earlier attempt: then all are the client's.
-pub(super) fn without_traces(
+/// headers that the rule's other backends set.
+pub(super) fn without_traces<'a>(
     headers: &Headers,
-    rule: Option<&Rule>,
-    served: &Served,
-    is_first: bool,
-) -> Option<Headers> {
-    if is_first {
-        return None;
-    }
-    let siblings = rule.map(Rule::attempts).unwrap_or_default();
-    let set_by_others = |name: &[u8]| {
-        siblings
-            .iter()
-            .filter(|sibling| sibling.backend.name != served.backend.name)
-            .any(|sibling| sibling.backend.sets_header(name))
-    };
+    siblings: impl Iterator<Item = &'a Backend> + Clone,
+) -> Headers {
+    let set_by_others = |name: &[u8]| siblings.clone().any(|sibling| sibling.sets_header(name));
     let is_credential = |name: &[u8]| CLIENT_CREDENTIAL_HEADERS.iter().any(|known| known.as_bytes() == name);
-    Some(headers.filtered(|name| !is_credential(name) && !set_by_others(name)))
+    headers.filtered(|name| !is_credential(name) && !set_by_others(name))
 }
 
 /// Sets the client's own credentials again.

@@ -64,20 +64,26 @@ pub(super) fn arrival(request: &proto::ProcessingRequest) -> Option<Arrival> {
         let mut named = headers.filter(|header| header.key == INTERNAL_ID_HEADER.as_bytes());
         named.next().map(|header| value(header.value.clone(), header.raw_value.clone()))
     };
-    let id = match own.and_then(|own| text(own, INTERNAL_ID_KEY)) {
-        Some(id) => id.parse().ok(),
-        None => header().and_then(|id| std::str::from_utf8(&id).ok().and_then(|id| id.parse().ok())),
-    };
-    Some(Arrival {
+    let mut arrival = Arrival {
         host_backend: attribute(HOST_BACKEND),
         cluster_backend: attribute(CLUSTER_BACKEND),
         upstream_host: attribute(UPSTREAM_HOST),
         route: attribute(ROUTE),
         count: request.attributes.values().find_map(|attributes| number(attributes, ATTEMPT_COUNT)),
-        id,
+        marked: false,
+        id: None,
         routing_key: own.and_then(|own| text(own, ROUTING_KEY)).map(Bytes::from),
         credentials: metadata.map(credentials).unwrap_or_default(),
-    })
+    };
+    match own.and_then(|own| text(own, INTERNAL_ID_KEY)) {
+        Some(id) => arrival.id = id.parse().ok(),
+        None => {
+            let header = header();
+            let header = header.as_deref().and_then(|header| std::str::from_utf8(header).ok());
+            arrival.read_id(header.unwrap_or_default());
+        }
+    }
+    Some(arrival)
 }
 
 /// What filters in front of ours left about the client's credentials.

@@ -28,6 +28,16 @@ impl Classic {
         Self { models: ModelLists::new(&models), backends, costs, has_costs }
     }
 
+    /// The other backends of the rule a backend belongs to, by their names: `…/route/<route>/rule/<i>/ref/<j>`.
+    pub fn siblings<'a>(&'a self, backend: &'a str) -> impl Iterator<Item = &'a Backend> + Clone {
+        let rule = rule_of(backend);
+        let others = self
+            .backends
+            .iter()
+            .filter(move |(name, _)| *name != backend && rule.is_some() && rule_of(name) == rule);
+        others.map(|(_, backend)| &**backend)
+    }
+
     /// Whether anything is computed from usage at all.
     pub fn has_costs(&self) -> bool {
         self.has_costs
@@ -38,4 +48,10 @@ impl Classic {
         let backend = Arc::clone(self.backends.get(backend)?);
         Some(Arc::new(Served { backend, route: route.into(), costs: self.costs.of_route(route) }))
     }
+}
+
+/// The rule a backend's full name is of.
+fn rule_of(backend: &str) -> Option<&str> {
+    let (_, rest) = backend.split_once("/route/")?;
+    rest.rsplit_once("/ref/").map(|(rule, _)| rule)
 }

@@ -88,6 +88,11 @@ impl Rule {
         }
     }
 
+    /// The backends Envoy may try besides this one.
+    pub fn others<'a>(&'a self, backend: &'a str) -> impl Iterator<Item = &'a Backend> + Clone {
+        self.attempts().iter().map(|served| &*served.backend).filter(move |other| &*other.name != backend)
+    }
+
     /// The backend of that full name, if this rule sends to it attempt by attempt.
     pub fn attempted(&self, backend: &str) -> Option<&Arc<Served>> {
         self.attempts().iter().find(|served| &*served.backend.name == backend)

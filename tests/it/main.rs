@@ -8,6 +8,7 @@
 
 mod autoconfig;
 mod check;
+mod classic;
 mod ending;
 mod envoy_validate;
 mod errors;

@@ -1,6 +1,7 @@
 //! What the end-to-end tests share.
 
 pub(crate) mod backend;
+pub(crate) mod classic;
 pub(crate) mod envoy;
 pub(crate) mod gateway;
 pub(crate) mod http;

@@ -46,7 +46,9 @@ impl Envoy {
         std::fs::write(&file, config.to_string()).expect("write");
         let log = std::fs::File::create(dir.path().join("envoy.log")).expect("a log");
         let child = Command::new(binary)
-            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn", "-c"])
+            .args(["--disable-hot-restart", "--concurrency", "1", "--log-level", "warn"])
+            // Access logs are read while they are written.
+            .args(["--file-flush-interval-msec", "50", "-c"])
             .arg(&file)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
