@@ -129,11 +129,15 @@ impl Stream for Replies {
         if this.ended {
             return Poll::Ready(None);
         }
-        // An error means that Envoy reset the stream: there is nobody left to answer.
-        let Some(Ok(message)) = ready!(Pin::new(&mut this.inbound).poll_next(cx)) else {
-            this.ended = true;
-            this.party.end();
-            return Poll::Ready(None);
+        let message = match ready!(Pin::new(&mut this.inbound).poll_next(cx)) {
+            Some(Ok(message)) => message,
+            // Envoy reset the stream, and nobody reads this; or sent what cannot be read (too long, perhaps), and has to hear
+            // of it.
+            other => {
+                this.ended = true;
+                this.party.end();
+                return Poll::Ready(other.map(|message| message.map(|_| ProcessingResponse::default())));
+            }
         };
         let reply = this.party.reply(message, this.log_shapes);
         this.ended = reply.is_err();

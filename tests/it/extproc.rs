@@ -109,27 +109,27 @@ pub(crate) async fn exchange(channel: Channel) {
 }
 
 /// Envoy's end of one stream.
-struct Envoy {
+pub(crate) struct Envoy {
     sender: mpsc::UnboundedSender<ProcessingRequest>,
     replies: Streaming<ProcessingResponse>,
 }
 
 impl Envoy {
-    async fn open(channel: Channel) -> Self {
+    pub(crate) async fn open(channel: Channel) -> Self {
         let (sender, messages) = mpsc::unbounded_channel();
         let mut client = ExternalProcessorClient::new(channel);
         let replies = client.process(UnboundedReceiverStream::new(messages)).await.unwrap().into_inner();
         Self { sender, replies }
     }
 
-    async fn send(&mut self, message: Option<Message>) -> Result<ProcessingResponse, Status> {
+    pub(crate) async fn send(&mut self, message: Option<Message>) -> Result<ProcessingResponse, Status> {
         let request = ProcessingRequest { request: message, ..Default::default() };
         // The processor may have ended the stream; its status is what matters.
         let _ = self.sender.send(request);
         self.replies.message().await.map(|reply| reply.expect("a reply or a status, never a silent end"))
     }
 
-    async fn request(&mut self, model: &str) -> ProcessingResponse {
+    pub(crate) async fn request(&mut self, model: &str) -> ProcessingResponse {
         self.send(Some(headers(&[(":method", "POST"), (":path", "/v1/chat/completions")]))).await.unwrap();
         self.send(Some(request_body(json!({"model": model, "stream": true})))).await.unwrap()
     }
@@ -168,27 +168,27 @@ fn header_map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
     HeaderMap { headers: headers.iter().map(header).collect() }
 }
 
-fn headers(headers: &[(&'static str, &'static str)]) -> Message {
+pub(crate) fn headers(headers: &[(&'static str, &'static str)]) -> Message {
     Message::RequestHeaders(HttpHeaders { headers: Some(header_map(headers)), end_of_stream: false })
 }
 
-fn response_headers(headers: &[(&'static str, &'static str)]) -> Message {
+pub(crate) fn response_headers(headers: &[(&'static str, &'static str)]) -> Message {
     Message::ResponseHeaders(HttpHeaders { headers: Some(header_map(headers)), end_of_stream: false })
 }
 
-fn request_body(body: Value) -> Message {
+pub(crate) fn request_body(body: Value) -> Message {
     Message::RequestBody(HttpBody { body: body.to_string().into(), end_of_stream: true })
 }
 
-fn response_body(body: &'static str, end_of_stream: bool) -> Message {
+pub(crate) fn response_body(body: &'static str, end_of_stream: bool) -> Message {
     Message::ResponseBody(HttpBody { body: body.into(), end_of_stream })
 }
 
-fn code(result: Result<ProcessingResponse, Status>) -> Code {
+pub(crate) fn code(result: Result<ProcessingResponse, Status>) -> Code {
     result.expect_err("the stream should have ended").code()
 }
 
-const USAGE: &str =
+pub(crate) const USAGE: &str =
     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":2,\"completion_tokens\":3,\"total_tokens\":5}}\n\n";
 
 #[tokio::test]

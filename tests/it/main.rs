@@ -13,6 +13,7 @@ mod ending;
 mod envoy_validate;
 mod errors;
 mod extproc;
+mod extproc_process;
 mod https;
 mod layers;
 mod leaving;
