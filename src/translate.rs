@@ -4,12 +4,17 @@
 //! wants another model or the gateway wants usage reported, and an answer is read for its usage. Where they do not, a [`Pair`]
 //! says between which dialects bodies are translated.
 
+mod chat_to_anthropic;
+mod chunks;
+mod data_url;
 mod decoding;
 mod error;
 mod observe;
 mod request;
 mod stream;
+mod translated;
 mod unary;
+mod whole;
 
 use std::time::SystemTime;
 
@@ -19,6 +24,7 @@ use self::decoding::Decoding;
 use self::observe::Observer;
 pub use self::request::BodyEdits;
 use crate::codec::encoding::DecodeError;
+use crate::codec::json;
 use crate::endpoint::Endpoint;
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, ResponsePhases};
@@ -30,6 +36,8 @@ use crate::wire::ApiSchemaName;
 pub enum Pair {
     /// Both are the same, or alike enough for bytes to pass.
     Same,
+    /// Chat completions served by Anthropic's messages API.
+    ChatToAnthropic,
 }
 
 impl Pair {
@@ -45,6 +53,7 @@ impl Pair {
                 E::ChatCompletions | E::Embeddings | E::Responses | E::ResponsesInputTokens,
             ) => Some(Self::Same),
             (ApiSchemaName::Anthropic, E::Messages | E::CountTokens) => Some(Self::Same),
+            (ApiSchemaName::Anthropic, E::ChatCompletions) => Some(Self::ChatToAnthropic),
             (ApiSchemaName::Cohere, E::Rerank) => Some(Self::Same),
             _ => None,
         }
@@ -84,6 +93,9 @@ pub struct Outgoing {
 /// Why a request cannot be sent to a backend of another dialect.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TranslateError {
+    /// The request is not what its endpoint wants, whatever the backend; for the client to read, with status 400.
+    #[error("{0}")]
+    Malformed(String),
     /// The request asks for what the backend does not have; for the client to read, with status 422.
     #[error("{0}")]
     User(String),
@@ -94,12 +106,31 @@ pub enum TranslateError {
 
 /// What a request becomes on its way to the backend.
 pub fn request(pair: Pair, facts: &RequestFacts<'_>) -> Result<Outgoing, TranslateError> {
-    match pair {
-        Pair::Same => {
-            let body = request::same(facts)
-                .map_err(|error| TranslateError::User(format!("malformed request: {error}")))?;
-            Ok(Outgoing { body, headers: HeaderEdits::default() })
-        }
+    let translated = match pair {
+        Pair::Same => return request::same(facts),
+        Pair::ChatToAnthropic => chat_to_anthropic::request(facts)?,
+    };
+    let body = translated.body.map(|body| request::edited(body, facts.edits)).transpose()?;
+    Ok(Outgoing { body, ..translated })
+}
+
+/// Why an answer cannot be given to the client: the exchange ends here.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// Its encoding is not what its headers say.
+    #[error(transparent)]
+    Encoding(#[from] DecodeError),
+    /// It is not what providers of that dialect answer; the text says where, and repeats nothing of it.
+    #[error("the provider's answer is not of its dialect ({0})")]
+    Malformed(String),
+    /// It has to be translated as a whole and is too long to be held.
+    #[error("the provider's answer is too long to be translated")]
+    TooLong,
+}
+
+impl ReadError {
+    fn answer(error: serde_json::Error) -> Self {
+        Self::Malformed(json::position(&error))
     }
 }
 
@@ -162,6 +193,8 @@ pub struct Report {
     pub event_bytes: u64,
     /// Length of the shortest: about what an event is long without any text.
     pub shortest_event: u64,
+    /// The stream ended before the answer was complete, or with an error.
+    pub cut: bool,
 }
 
 impl Report {
@@ -181,6 +214,8 @@ impl Report {
     }
 }
 
+/// The longest event of a stream that is looked into, in bytes.
+const MAX_EVENT: usize = 16 * 1024 * 1024;
 /// Bodies up to this length are asked for in one message; longer ones, or ones of unknown length, chunk by chunk.
 const MAX_BUFFERED: u64 = 1024 * 1024;
 
@@ -189,29 +224,67 @@ pub fn plan(answer: &Answer<'_>, headers: &Headers) -> Plan {
     let content_type = headers.text("content-type");
     let decoding = Decoding::of(headers.text("content-encoding").unwrap_or_default().trim());
     let mut edits = HeaderEdits::default();
-    let kind = if !(200..300).contains(&answer.status) {
-        error::wrapper(answer, content_type, decoding, &mut edits).map(Kind::Error)
-    } else if content_type.is_some_and(is_event_stream) {
-        let observer = Observer::of(answer.endpoint);
-        Some(Kind::Stream(stream::Stream::new(observer, decoding, answer.hide_usage, &mut edits)))
-    } else {
-        unary::Unary::new(answer.endpoint, decoding).map(Kind::Unary)
+    let kind = match answer.pair {
+        Pair::Same => same(answer, content_type, decoding, &mut edits),
+        Pair::ChatToAnthropic => Some(translated(answer, content_type, decoding, &mut edits)),
     };
     let length = headers.text("content-length").and_then(|length| length.parse::<u64>().ok());
     let phases = match &kind {
         None => ResponsePhases::None,
-        Some(Kind::Stream(_)) => ResponsePhases::Streamed,
+        Some(Kind::Stream(_) | Kind::Translated(_)) => ResponsePhases::Streamed,
         // What is held until its end must not be followed by trailers, behind which no body can be sent any more.
-        Some(Kind::Error(_)) => ResponsePhases::Buffered,
+        Some(Kind::Error(_) | Kind::Whole(_)) => ResponsePhases::Buffered,
         Some(Kind::Unary(_)) if length.is_some_and(|length| length <= MAX_BUFFERED) => {
             ResponsePhases::Buffered
         }
         Some(Kind::Unary(_)) => ResponsePhases::Streamed,
     };
-    if matches!(kind, Some(Kind::Stream(_) | Kind::Error(_))) && headers.contains("content-length") {
+    let keeps_length = matches!(kind, None | Some(Kind::Unary(_)));
+    if !keeps_length && headers.contains("content-length") {
         edits.remove("content-length");
     }
     Plan { phases, headers: edits, reader: kind.map(Reader) }
+}
+
+/// How an answer in the client's own dialect is read.
+fn same(
+    answer: &Answer<'_>,
+    content_type: Option<&str>,
+    decoding: Decoding,
+    edits: &mut HeaderEdits,
+) -> Option<Kind> {
+    if !(200..300).contains(&answer.status) {
+        return error::wrapper(answer, content_type, decoding, edits).map(Kind::Error);
+    }
+    if content_type.is_some_and(is_event_stream) {
+        let observer = Observer::of(answer.endpoint);
+        let stream = stream::Stream::new(observer, decoding, answer.hide_usage, edits);
+        return Some(Kind::Stream(stream));
+    }
+    unary::Unary::new(answer.endpoint, decoding).map(Kind::Unary)
+}
+
+/// How an answer in Anthropic's dialect is read for a client that speaks OpenAI's.
+fn translated(
+    answer: &Answer<'_>,
+    content_type: Option<&str>,
+    decoding: Decoding,
+    edits: &mut HeaderEdits,
+) -> Kind {
+    if decoding.is_compressed() {
+        edits.remove("content-encoding");
+    }
+    let created = answer.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let failed = !(200..300).contains(&answer.status);
+    if !failed && content_type.is_some_and(is_event_stream) {
+        let chunks = chunks::Chunks::new(answer.model, created);
+        let events = chat_to_anthropic::Events::new(chunks, !answer.hide_usage);
+        return Kind::Translated(Box::new(translated::Stream::anthropic(events, decoding)));
+    }
+    edits.set("content-type", "application/json");
+    let form = if failed { whole::Form::AnthropicError } else { whole::Form::AnthropicAnswer };
+    let context = whole::Context { model: answer.model.to_owned(), created, status: answer.status };
+    Kind::Whole(Box::new(whole::Whole::new(form, context, decoding)))
 }
 
 fn is_event_stream(content_type: &str) -> bool {
@@ -231,25 +304,33 @@ enum Kind {
     Stream(stream::Stream),
     /// An error in no JSON, held until its end and wrapped.
     Error(error::Wrapper),
+    /// A document of another dialect.
+    Whole(Box<whole::Whole>),
+    /// A stream of another dialect.
+    Translated(Box<translated::Stream>),
 }
 
 impl Reader {
     /// Takes the next chunk and says what becomes of it. After the chunk with `end` nothing is held back any more.
-    pub fn chunk(&mut self, chunk: Bytes, end: bool) -> Result<BodyChange, DecodeError> {
+    pub fn chunk(&mut self, chunk: Bytes, end: bool) -> Result<BodyChange, ReadError> {
         match &mut self.0 {
             Kind::Unary(reader) => {
                 reader.chunk(&chunk, end);
                 Ok(BodyChange::Keep)
             }
-            Kind::Stream(reader) => reader.chunk(chunk, end),
+            Kind::Stream(reader) => Ok(reader.chunk(chunk, end)?),
             Kind::Error(reader) => Ok(reader.chunk(&chunk, end)),
+            Kind::Whole(reader) => reader.chunk(&chunk, end),
+            Kind::Translated(reader) => reader.chunk(&chunk, end),
         }
     }
 
     /// Takes over what was read of a body that ended without a chunk that said so.
     pub fn finish(&mut self) {
-        if let Kind::Unary(reader) = &mut self.0 {
-            reader.finish();
+        match &mut self.0 {
+            Kind::Unary(reader) => reader.finish(),
+            Kind::Translated(reader) => reader.finish(),
+            Kind::Stream(_) | Kind::Error(_) | Kind::Whole(_) => {}
         }
     }
 
@@ -259,6 +340,8 @@ impl Reader {
             Kind::Unary(reader) => reader.report(),
             Kind::Stream(reader) => reader.report(),
             Kind::Error(reader) => reader.report(),
+            Kind::Whole(reader) => reader.report(),
+            Kind::Translated(reader) => reader.report(),
         }
     }
 }

@@ -64,7 +64,7 @@ impl ApiTarget {
                 }
             }
             ApiSchemaName::Anthropic => match endpoint {
-                Endpoint::Messages => Some(format!("{}/messages", self.prefix)),
+                Endpoint::Messages | Endpoint::ChatCompletions => Some(format!("{}/messages", self.prefix)),
                 Endpoint::CountTokens => Some("/v1/messages/count_tokens".to_owned()),
                 _ => None,
             },
@@ -168,7 +168,8 @@ mod tests {
         assert_eq!(anthropic(Some(""), Endpoint::Messages).as_deref(), Some("/v1/messages"));
         let count = anthropic(Some("api"), Endpoint::CountTokens);
         assert_eq!(count.as_deref(), Some("/v1/messages/count_tokens"));
-        assert_eq!(anthropic(None, Endpoint::ChatCompletions), None);
+        assert_eq!(anthropic(None, Endpoint::ChatCompletions).as_deref(), Some("/v1/messages"));
+        assert_eq!(anthropic(None, Endpoint::Embeddings), None);
     }
 
     #[test]

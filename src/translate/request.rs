@@ -4,7 +4,10 @@ use bytes::Bytes;
 
 use crate::codec::json::{self, Edit};
 use crate::codec::multipart::Form;
-use crate::translate::RequestFacts;
+use crate::endpoint::Endpoint;
+use crate::headers::HeaderEdits;
+use crate::translate::{Outgoing, RequestFacts, TranslateError};
+use crate::wire::anthropic;
 
 /// Configured edits of JSON bodies. A path names nested members with dots (`a.b`, `\.` for a dot in a name); a value is a
 /// JSON document, or else taken as a string.
@@ -53,10 +56,20 @@ fn split(path: &str) -> Vec<String> {
     parts
 }
 
-/// The new body of a request whose dialect stays, or nothing where the client's own bytes will do. Bytes that are not edited
-/// stay as they are. The body must be what [`crate::endpoint::ModelRequest::read`] accepted; the error says what is wrong if it
-/// is not.
-pub(super) fn same(facts: &RequestFacts<'_>) -> Result<Option<Bytes>, String> {
+/// What a request becomes whose dialect stays. Bytes that are not edited stay as they are.
+pub(super) fn same(facts: &RequestFacts<'_>) -> Result<Outgoing, TranslateError> {
+    let malformed = |error| TranslateError::Malformed(format!("malformed request: {error}"));
+    let mut headers = HeaderEdits::default();
+    let anthropic = matches!(facts.endpoint, Endpoint::Messages | Endpoint::CountTokens);
+    if anthropic && !facts.headers.contains("anthropic-version") {
+        headers.set("anthropic-version", anthropic::VERSION);
+    }
+    Ok(Outgoing { body: same_body(facts).map_err(malformed)?, headers })
+}
+
+/// The new body, or nothing where the client's own bytes will do. The error says what is wrong with a body that
+/// [`crate::endpoint::ModelRequest::read`] would not have accepted.
+fn same_body(facts: &RequestFacts<'_>) -> Result<Option<Bytes>, String> {
     let RequestFacts { endpoint, headers, body, model_override, force_usage, edits, .. } = *facts;
     if endpoint.is_multipart() {
         let Some(model) = model_override else { return Ok(None) };
@@ -80,10 +93,20 @@ pub(super) fn same(facts: &RequestFacts<'_>) -> Result<Option<Bytes>, String> {
     json::edit(body, &changes).map(|body| Some(body.into())).map_err(|error| error.to_string())
 }
 
+/// A translated body with the configured edits.
+pub(super) fn edited(body: Bytes, edits: &BodyEdits) -> Result<Bytes, TranslateError> {
+    if edits.is_empty() {
+        return Ok(body);
+    }
+    let changes: Vec<_> = edits.paths();
+    let changes: Vec<_> = edits.changes(&changes).collect();
+    let edited = json::edit(&body, &changes);
+    edited.map(Bytes::from).map_err(|error| TranslateError::Internal(error.to_string()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::Endpoint;
     use crate::headers::Headers;
 
     fn facts<'a>(
@@ -108,7 +131,7 @@ mod tests {
 
     fn edited(body: &str, edits: &BodyEdits) -> String {
         let (headers, body) = (Headers::default(), Bytes::copy_from_slice(body.as_bytes()));
-        let body = same(&facts(Endpoint::ChatCompletions, &headers, &body, None, edits)).unwrap();
+        let body = same(&facts(Endpoint::ChatCompletions, &headers, &body, None, edits)).unwrap().body;
         String::from_utf8(body.unwrap().to_vec()).unwrap()
     }
 
@@ -132,8 +155,26 @@ mod tests {
                     --b\r\ncontent-disposition: form-data; name=file\r\n\r\n\0\r\n--b--";
         let headers: Headers = [("content-type", "multipart/form-data; boundary=b")].into_iter().collect();
         let (bytes, edits) = (Bytes::from(body), BodyEdits::default());
-        let new =
-            same(&facts(Endpoint::Translations, &headers, &bytes, Some("new"), &edits)).unwrap().unwrap();
+        let new = same(&facts(Endpoint::Translations, &headers, &bytes, Some("new"), &edits))
+            .unwrap()
+            .body
+            .unwrap();
         assert_eq!(String::from_utf8(new.to_vec()).unwrap(), body.replace("old", "new"));
+    }
+
+    #[test]
+    fn anthropic_requests_name_a_version_even_if_the_client_does_not() {
+        let (body, edits) = (Bytes::from_static(b"{}"), BodyEdits::default());
+        for (endpoint, sent, set) in [
+            (Endpoint::Messages, None, true),
+            (Endpoint::CountTokens, None, true),
+            (Endpoint::Messages, Some(("anthropic-version", "2099-01-01")), false),
+            (Endpoint::ChatCompletions, None, false),
+        ] {
+            let headers: Headers = sent.into_iter().collect();
+            let outgoing = same(&facts(endpoint, &headers, &body, None, &edits)).unwrap();
+            assert_eq!(outgoing.headers.is_empty(), !set, "{endpoint:?} {sent:?}");
+            assert_eq!(outgoing.body, None);
+        }
     }
 }

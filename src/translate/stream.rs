@@ -6,12 +6,9 @@ use crate::codec::encoding::DecodeError;
 use crate::codec::sse::Splitter;
 use crate::headers::HeaderEdits;
 use crate::mutation::BodyChange;
-use crate::translate::Report;
 use crate::translate::decoding::Decoding;
 use crate::translate::observe::Observer;
-
-/// The longest event that is looked into. A longer one passes, and so does everything after it.
-const MAX_EVENT: usize = 16 * 1024 * 1024;
+use crate::translate::{MAX_EVENT, Report};
 
 /// Reads usage out of a stream of events. Where the usage event is to be hidden, an incomplete event is held until its end,
 /// because it might be the one; everything else passes as it came, at once.
@@ -23,7 +20,7 @@ pub(super) struct Stream {
     rewrites: bool,
     hide_usage: bool,
     splitter: Splitter,
-    /// An event was too long: nothing is read or hidden any more.
+    /// An event was too long: it passes, and so does everything after it; nothing is read or hidden any more.
     blind: bool,
     report: Report,
 }

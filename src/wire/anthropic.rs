@@ -1,8 +1,14 @@
-//! L0. Anthropic's bodies, as far as the gateway writes them.
+//! L0. Anthropic's bodies, as far as the gateway reads or writes them.
+
+pub mod answer;
+pub mod request;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
+
+/// The version of the API that is spoken, where the client does not say which it wants.
+pub const VERSION: &str = "2023-06-01";
 
 /// An error: `{"error":{"message":…,"type":…},"request_id":"","type":"error"}`, its type by the status.
 pub fn error_body(status: u16, message: &str) -> Bytes {
@@ -23,6 +29,28 @@ fn error_type(status: u16) -> &'static str {
         529 => "overloaded_error",
         _ => "internal_server_error",
     }
+}
+
+/// The HTTP status of an error of that type: the other way round, for errors in the middle of a stream, which have none.
+pub fn error_status(kind: &str) -> u16 {
+    match kind {
+        "invalid_request_error" => 400,
+        "authentication_error" => 401,
+        "permission_error" => 403,
+        "not_found_error" => 404,
+        "request_too_large" => 413,
+        "rate_limit_error" => 429,
+        "service_unavailable_error" => 503,
+        "timeout_error" => 504,
+        "overloaded_error" => 529,
+        _ => 500,
+    }
+}
+
+/// An error in the middle of a stream.
+pub fn error_event(status: u16, message: &str) -> Bytes {
+    let body = error_body(status, message);
+    [&b"event: error\ndata: "[..], &body, b"\n\n"].concat().into()
 }
 
 /// One entry of the models list.

@@ -1,5 +1,8 @@
 //! L0. OpenAI-style request and response bodies, as far as the gateway acts on them.
 
+pub mod answer;
+pub mod chat;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -121,6 +124,11 @@ pub fn error_body(kind: &str, code: u16, message: &str) -> Bytes {
     }
     let body = Body { r#type: "error", error: Inner { r#type: kind, code: code.to_string(), message } };
     serde_json::to_vec(&body).map(Bytes::from).unwrap_or_default()
+}
+
+/// An error in the middle of a stream.
+pub fn error_event(kind: &str, code: u16, message: &str) -> Vec<u8> {
+    [&b"data: "[..], &error_body(kind, code, message), b"\n\n"].concat()
 }
 
 /// One entry of the models list.
