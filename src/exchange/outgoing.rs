@@ -142,6 +142,9 @@ pub(super) fn prepare(
 
 fn untranslatable(error: TranslateError) -> LocalReply {
     match error {
+        TranslateError::Malformed(message) => {
+            LocalReply::json(400, "malformed_request", openai::error_body("BadRequest", 400, &message))
+        }
         TranslateError::User(message) => {
             LocalReply::json(422, "untranslatable", openai::error_body("UnprocessableEntity", 422, &message))
         }
