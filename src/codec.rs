@@ -3,6 +3,7 @@
 
 pub mod any_case;
 pub mod encoding;
+pub mod eventstream;
 pub mod json;
 pub mod multipart;
 pub mod sse;

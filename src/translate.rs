@@ -5,6 +5,7 @@
 //! says between which dialects bodies are translated.
 
 mod chat_to_anthropic;
+mod chat_to_converse;
 mod chunks;
 mod data_url;
 mod decoding;
@@ -16,6 +17,7 @@ mod translated;
 mod unary;
 mod whole;
 
+use std::fmt::Display;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -38,6 +40,8 @@ pub enum Pair {
     Same,
     /// Chat completions served by Anthropic's messages API.
     ChatToAnthropic,
+    /// Chat completions served by AWS Bedrock's Converse API.
+    ChatToConverse,
 }
 
 impl Pair {
@@ -54,6 +58,7 @@ impl Pair {
             ) => Some(Self::Same),
             (ApiSchemaName::Anthropic, E::Messages | E::CountTokens) => Some(Self::Same),
             (ApiSchemaName::Anthropic, E::ChatCompletions) => Some(Self::ChatToAnthropic),
+            (ApiSchemaName::AWSBedrock, E::ChatCompletions) => Some(Self::ChatToConverse),
             (ApiSchemaName::Cohere, E::Rerank) => Some(Self::Same),
             _ => None,
         }
@@ -109,9 +114,15 @@ pub fn request(pair: Pair, facts: &RequestFacts<'_>) -> Result<Outgoing, Transla
     let translated = match pair {
         Pair::Same => return request::same(facts),
         Pair::ChatToAnthropic => chat_to_anthropic::request(facts)?,
+        Pair::ChatToConverse => chat_to_converse::request(facts)?,
     };
     let body = translated.body.map(|body| request::edited(body, facts.edits)).transpose()?;
     Ok(Outgoing { body, ..translated })
+}
+
+/// The refusal of a request whose member asks for what the backend does not have.
+fn user_error<T>(member: impl Display, problem: &str) -> Result<T, TranslateError> {
+    Err(TranslateError::User(format!("invalid request body: {member}: {problem}")))
 }
 
 /// Why an answer cannot be given to the client: the exchange ends here.
@@ -219,6 +230,11 @@ const MAX_EVENT: usize = 16 * 1024 * 1024;
 /// Bodies up to this length are asked for in one message; longer ones, or ones of unknown length, chunk by chunk.
 const MAX_BUFFERED: u64 = 1024 * 1024;
 
+/// What is said to the client of a stream that the provider did not bring to its end.
+const CUT: &str = "the provider ended the stream before the answer was complete";
+/// The content type of Bedrock's streams.
+const AWS_EVENT_STREAM: &str = "application/vnd.amazon.eventstream";
+
 /// Decides how an answer with these headers is read.
 pub fn plan(answer: &Answer<'_>, headers: &Headers) -> Plan {
     let content_type = headers.text("content-type");
@@ -226,7 +242,9 @@ pub fn plan(answer: &Answer<'_>, headers: &Headers) -> Plan {
     let mut edits = HeaderEdits::default();
     let kind = match answer.pair {
         Pair::Same => same(answer, content_type, decoding, &mut edits),
-        Pair::ChatToAnthropic => Some(translated(answer, content_type, decoding, &mut edits)),
+        Pair::ChatToAnthropic | Pair::ChatToConverse => {
+            Some(translated(answer, headers, decoding, &mut edits))
+        }
     };
     let length = headers.text("content-length").and_then(|length| length.parse::<u64>().ok());
     let phases = match &kind {
@@ -264,32 +282,42 @@ fn same(
     unary::Unary::new(answer.endpoint, decoding).map(Kind::Unary)
 }
 
-/// How an answer in Anthropic's dialect is read for a client that speaks OpenAI's.
-fn translated(
-    answer: &Answer<'_>,
-    content_type: Option<&str>,
-    decoding: Decoding,
-    edits: &mut HeaderEdits,
-) -> Kind {
+/// How an answer in another dialect than the client's is read.
+fn translated(answer: &Answer<'_>, headers: &Headers, decoding: Decoding, edits: &mut HeaderEdits) -> Kind {
     if decoding.is_compressed() {
         edits.remove("content-encoding");
     }
+    let content_type = headers.text("content-type").unwrap_or_default();
     let created = answer.created.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let context = || whole::Context::new(answer, headers, created);
+    let chunks = || chunks::Chunks::new(answer.model, created);
     let failed = !(200..300).contains(&answer.status);
-    if !failed && content_type.is_some_and(is_event_stream) {
-        let chunks = chunks::Chunks::new(answer.model, created);
-        let events = chat_to_anthropic::Events::new(chunks, !answer.hide_usage);
-        return Kind::Translated(Box::new(translated::Stream::anthropic(events, decoding)));
-    }
-    edits.set("content-type", "application/json");
-    let form = if failed { whole::Form::AnthropicError } else { whole::Form::AnthropicAnswer };
-    let context = whole::Context { model: answer.model.to_owned(), created, status: answer.status };
-    Kind::Whole(Box::new(whole::Whole::new(form, context, decoding)))
+    let stream = match answer.pair {
+        Pair::ChatToConverse if !failed && is_kind(content_type, AWS_EVENT_STREAM) => {
+            edits.set("content-type", "text/event-stream");
+            let chunks = chunks().with_id(&context().request_id).with_role_in_every_chunk();
+            let events = chat_to_converse::Events::new(chunks, !answer.hide_usage);
+            translated::Stream::converse(events, decoding)
+        }
+        Pair::ChatToAnthropic if !failed && is_event_stream(content_type) => {
+            let events = chat_to_anthropic::Events::new(chunks(), !answer.hide_usage);
+            translated::Stream::anthropic(events, decoding)
+        }
+        _ => {
+            edits.set("content-type", "application/json");
+            return Kind::Whole(Box::new(whole::Whole::new(context(), decoding)));
+        }
+    };
+    Kind::Translated(Box::new(stream))
 }
 
 fn is_event_stream(content_type: &str) -> bool {
-    let kind = content_type.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("text/event-stream")
+    is_kind(content_type, "text/event-stream")
+}
+
+/// Whether a content type is `kind`, whatever its parameters.
+fn is_kind(content_type: &str, kind: &str) -> bool {
+    content_type.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case(kind)
 }
 
 /// Reads one answer's body, chunk by chunk.

@@ -146,6 +146,19 @@ impl AnthropicCounts {
         })
     }
 
+    /// As [`AnthropicCounts::read`], for the `usage` of AWS Bedrock's Converse API, which counts in the same way.
+    #[must_use]
+    pub fn read_converse(usage: &[u8]) -> Option<Self> {
+        let usage: Value = serde_json::from_slice(usage).ok()?;
+        let usage = usage.as_object()?;
+        Some(Self {
+            input: count_of(usage, "inputTokens"),
+            cache_read: count_of(usage, "cacheReadInputTokens"),
+            cache_creation: count_of(usage, "cacheWriteInputTokens"),
+            output: count_of(usage, "outputTokens"),
+        })
+    }
+
     /// Takes over a later report of the same answer: its output always, prompt counts only where they are not zero.
     pub fn update(&mut self, later: Self) {
         let positive = |count: Option<u64>| count.filter(|count| *count > 0);

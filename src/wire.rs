@@ -2,6 +2,7 @@
 
 pub mod anthropic;
 pub mod cohere;
+pub mod converse;
 pub mod openai;
 mod text;
 

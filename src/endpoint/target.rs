@@ -37,7 +37,6 @@ impl ApiTarget {
     /// Path and query of `endpoint` for `model`; nothing where the dialect has no such endpoint. Some dialects have another path
     /// for answers that stream.
     pub fn path(&self, endpoint: Endpoint, model: &str, streaming: bool) -> Option<String> {
-        _ = streaming;
         match self.schema {
             ApiSchemaName::OpenAI => match endpoint {
                 Endpoint::Tokenize => Some("/tokenize".to_owned()),
@@ -71,10 +70,11 @@ impl ApiTarget {
             ApiSchemaName::Cohere => {
                 (endpoint == Endpoint::Rerank).then(|| format!("{}/rerank", self.prefix))
             }
-            ApiSchemaName::AWSBedrock
-            | ApiSchemaName::GCPVertexAI
-            | ApiSchemaName::GCPAnthropic
-            | ApiSchemaName::AWSAnthropic => None,
+            ApiSchemaName::AWSBedrock => (endpoint == Endpoint::ChatCompletions).then(|| {
+                let operation = if streaming { "converse-stream" } else { "converse" };
+                format!("/model/{}/{operation}", segment(model))
+            }),
+            ApiSchemaName::GCPVertexAI | ApiSchemaName::GCPAnthropic | ApiSchemaName::AWSAnthropic => None,
         }
     }
 
@@ -170,6 +170,18 @@ mod tests {
         assert_eq!(count.as_deref(), Some("/v1/messages/count_tokens"));
         assert_eq!(anthropic(None, Endpoint::ChatCompletions).as_deref(), Some("/v1/messages"));
         assert_eq!(anthropic(None, Endpoint::Embeddings), None);
+    }
+
+    #[test]
+    fn bedrock_names_the_model_in_the_path_and_streams_elsewhere() {
+        let bedrock = ApiTarget::new(ApiSchemaName::AWSBedrock, None, None);
+        let path = |model, streaming| bedrock.path(Endpoint::ChatCompletions, model, streaming);
+        let nova = "us.amazon.nova-micro-v1:0";
+        assert_eq!(path(nova, false).as_deref(), Some("/model/us.amazon.nova-micro-v1:0/converse"));
+        let profile = path("arn:aws:bedrock:us-east-1:1:inference-profile/x", true);
+        let expected = "/model/arn:aws:bedrock:us-east-1:1:inference-profile%2Fx/converse-stream";
+        assert_eq!(profile.as_deref(), Some(expected));
+        assert_eq!(bedrock.path(Endpoint::Embeddings, nova, false), None);
     }
 
     #[test]

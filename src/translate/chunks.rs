@@ -16,8 +16,10 @@ pub(super) struct Chunks {
     pub(super) created: u64,
     /// The tier that the provider says it served in.
     pub(super) service_tier: Option<String>,
+    /// Who speaks is said in every chunk, rather than in the first alone.
+    role_in_every_chunk: bool,
     /// The client was told who speaks.
-    pub(super) named_role: bool,
+    named_role: bool,
     /// Calls that have begun.
     tools: u32,
     /// A call is open, and whether any of its arguments came.
@@ -40,10 +42,21 @@ impl Chunks {
             model: model.to_owned(),
             created,
             service_tier: None,
+            role_in_every_chunk: false,
             named_role: false,
             tools: 0,
             open: None,
         }
+    }
+
+    pub(super) fn with_id(mut self, id: &str) -> Self {
+        id.clone_into(&mut self.id);
+        self
+    }
+
+    pub(super) fn with_role_in_every_chunk(mut self) -> Self {
+        self.role_in_every_chunk = true;
+        self
     }
 
     /// A chunk with one delta.
@@ -56,9 +69,15 @@ impl Chunks {
         self.write(&[], Some(usage), out);
     }
 
-    /// The role, once an answer.
     fn role(&mut self) -> Option<&'static str> {
-        (!std::mem::replace(&mut self.named_role, true)).then_some("assistant")
+        let named = std::mem::replace(&mut self.named_role, true);
+        (!named || self.role_in_every_chunk).then_some("assistant")
+    }
+
+    /// The end of what the model says, as an empty text.
+    pub(super) fn last(&mut self, finish_reason: &'static str, out: &mut Vec<u8>) {
+        let delta = Delta { content: Some(""), role: self.role(), ..Delta::default() };
+        self.delta(delta, Some(finish_reason), out);
     }
 
     /// A piece of the answer's text.

@@ -2,16 +2,17 @@
 
 use bytes::Bytes;
 
-use super::chat_to_anthropic;
 use super::decoding::Decoding;
-use super::{MAX_EVENT, ReadError, Report};
+use super::{CUT, MAX_EVENT, ReadError, Report, chat_to_anthropic, chat_to_converse};
+use crate::codec::eventstream::Frames;
 use crate::codec::sse::Splitter;
 use crate::mutation::BodyChange;
 
-/// What is said to the client of a stream that the provider did not bring to its end.
-const CUT: &str = "the provider ended the stream before the answer was complete";
 /// What is said to the client of a stream that goes on, but not here.
 const TOO_LONG: &str = "the provider sent an event that is too long to be translated";
+
+/// What is said to the client of a stream that cannot be read on.
+const DAMAGED: &str = "the provider's stream is damaged";
 
 /// Translates a stream as it comes. What is not a whole event yet is held; everything else goes out at once.
 #[derive(Debug)]
@@ -24,12 +25,20 @@ pub(super) struct Stream {
 /// How the provider's stream is made of events.
 #[derive(Debug)]
 enum Source {
+    /// Server-sent events.
     Anthropic(Splitter, chat_to_anthropic::Events),
+    /// AWS's event stream.
+    Converse(Frames, chat_to_converse::Events),
 }
 
 impl Stream {
     pub(super) fn anthropic(events: chat_to_anthropic::Events, decoding: Decoding) -> Self {
         let source = Source::Anthropic(Splitter::new(MAX_EVENT), events);
+        Self { decoding, source, report: Report::default() }
+    }
+
+    pub(super) fn converse(events: chat_to_converse::Events, decoding: Decoding) -> Self {
+        let source = Source::Converse(Frames::new(MAX_EVENT), events);
         Self { decoding, source, report: Report::default() }
     }
 
@@ -51,14 +60,33 @@ impl Stream {
                     events.cut(&mut self.report, CUT, &mut out);
                 }
             }
+            Source::Converse(frames, events) => {
+                frames.feed(&text);
+                loop {
+                    match frames.next_frame() {
+                        Ok(Some(frame)) => events.frame(&frame, &mut self.report, &mut out),
+                        Ok(None) => break,
+                        Err(_) => {
+                            events.cut(&mut self.report, DAMAGED, &mut out);
+                            break;
+                        }
+                    }
+                }
+                if end {
+                    events.end(&mut self.report, CUT, &mut out);
+                }
+            }
         }
         Ok(BodyChange::Replace(out.into()))
     }
 
     /// Takes over that the body ended without a chunk that said so.
     pub(super) fn finish(&mut self) {
-        let Source::Anthropic(_, events) = &self.source;
-        self.report.cut |= !events.is_over();
+        let complete = match &self.source {
+            Source::Anthropic(_, events) => events.is_over(),
+            Source::Converse(_, events) => events.is_complete(),
+        };
+        self.report.cut |= !complete;
     }
 
     pub(super) fn report(&self) -> &Report {

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::decoding::Decoding;
-use super::{ReadError, Report, chat_to_anthropic};
+use super::{Answer, Pair, ReadError, Report, chat_to_anthropic, chat_to_converse};
+use crate::headers::Headers;
 use crate::mutation::BodyChange;
 use crate::usage::TokenUsage;
 
@@ -11,13 +12,37 @@ use crate::usage::TokenUsage;
 const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
 
 /// What a translation needs besides the document.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Context {
+    pair: Pair,
     /// The model that was asked for.
     pub(super) model: String,
     /// Seconds since 1970.
     pub(super) created: u64,
     pub(super) status: u16,
+    /// What AWS calls the request; empty where it does not.
+    pub(super) request_id: String,
+    /// What AWS calls the error.
+    pub(super) error_type: Option<String>,
+    /// The document is JSON, by its header.
+    pub(super) is_json: bool,
+}
+
+impl Context {
+    pub(super) fn new(answer: &Answer<'_>, headers: &Headers, created: u64) -> Self {
+        let text = |name| headers.text(name).filter(|value| !value.is_empty()).map(str::to_owned);
+        let content_type = headers.text("content-type").unwrap_or_default();
+        let kind = content_type.split(';').next().unwrap_or_default().trim();
+        Self {
+            pair: answer.pair,
+            model: answer.model.to_owned(),
+            created,
+            status: answer.status,
+            request_id: text("x-amzn-requestid").unwrap_or_default(),
+            error_type: text("x-amzn-errortype"),
+            is_json: kind.to_ascii_lowercase().ends_with("json"),
+        }
+    }
 }
 
 /// A document in the client's terms, and what it said.
@@ -35,17 +60,9 @@ impl Translated {
     }
 }
 
-/// Which translation.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Form {
-    AnthropicAnswer,
-    AnthropicError,
-}
-
 /// Holds a document.
 #[derive(Debug)]
 pub(super) struct Whole {
-    form: Form,
     context: Context,
     decoding: Decoding,
     held: BytesMut,
@@ -53,8 +70,8 @@ pub(super) struct Whole {
 }
 
 impl Whole {
-    pub(super) fn new(form: Form, context: Context, decoding: Decoding) -> Self {
-        Self { form, context, decoding, held: BytesMut::new(), report: Report::default() }
+    pub(super) fn new(context: Context, decoding: Decoding) -> Self {
+        Self { context, decoding, held: BytesMut::new(), report: Report::default() }
     }
 
     pub(super) fn chunk(&mut self, chunk: &Bytes, end: bool) -> Result<BodyChange, ReadError> {
@@ -68,9 +85,14 @@ impl Whole {
             return Ok(BodyChange::Replace(Bytes::new()));
         }
         let document = std::mem::take(&mut self.held);
-        let translated = match self.form {
-            Form::AnthropicAnswer => chat_to_anthropic::answer(&document, &self.context)?,
-            Form::AnthropicError => chat_to_anthropic::error(&document, &self.context),
+        let context = &self.context;
+        let failed = !(200..300).contains(&context.status);
+        let translated = match context.pair {
+            Pair::ChatToAnthropic if failed => chat_to_anthropic::error(&document, context),
+            Pair::ChatToAnthropic => chat_to_anthropic::answer(&document, context)?,
+            Pair::ChatToConverse if failed => chat_to_converse::error(&document, context),
+            Pair::ChatToConverse => chat_to_converse::answer(&document, context)?,
+            Pair::Same => return Ok(BodyChange::Replace(document.freeze())),
         };
         self.report.usage = translated.usage;
         self.report.model = translated.model;

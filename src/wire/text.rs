@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn plain_strings_are_borrowed_and_escaped_ones_are_not() {
-        let texts: Vec<Text<'_>> = serde_json::from_str(r#"["a b","a\n"]"#).unwrap();
+        let texts = serde_json::from_str::<Vec<Text<'_>>>(r#"["a b","a\n"]"#).unwrap();
         assert!(matches!(texts[0].0, Cow::Borrowed("a b")));
         assert_eq!(&*texts[1], "a\n");
         assert_eq!(serde_json::to_string(&texts).unwrap(), r#"["a b","a\n"]"#);

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::headers::HeaderEdits;
 use crate::translate::data_url::DataUrl;
-use crate::translate::{Outgoing, RequestFacts, TranslateError};
+use crate::translate::{Outgoing, RequestFacts, TranslateError, user_error};
 use crate::wire::anthropic::request::{
     Block, Message, MessagesRequest, OutputConfig, OutputFormat, Source, Thinking, Tool, ToolChoice,
 };
@@ -52,10 +52,6 @@ pub(in crate::translate) fn request(facts: &RequestFacts<'_>) -> Result<Outgoing
     let mut headers = HeaderEdits::default();
     headers.set("anthropic-version", anthropic::VERSION);
     Ok(Outgoing { body: Some(body.into()), headers })
-}
-
-fn user_error<T>(member: impl std::fmt::Display, problem: &str) -> Result<T, TranslateError> {
-    Err(TranslateError::User(format!("invalid request body: {member}: {problem}")))
 }
 
 fn messages_request<'a>(

@@ -36,7 +36,7 @@ fn plan(status: u16, content_type: &str, hide_usage: bool) -> Plan {
         hide_usage,
         status,
     };
-    let headers = [("content-type", content_type), ("content-length", "5")];
+    let headers = [("content-type", content_type.to_owned()), ("content-length", "5".to_owned())];
     translate::plan(&answer, &headers.into_iter().collect())
 }
 
@@ -60,7 +60,8 @@ fn golden(files: &str, show: impl Fn(&str) -> String) {
     settings.set_omit_expression(true);
     settings.bind(|| {
         insta::glob!("testdata", files, |path| {
-            insta::assert_snapshot!(show(&std::fs::read_to_string(path).unwrap()));
+            let kind = files.split('/').next().unwrap_or_default();
+            insta::assert_snapshot!(kind, show(&std::fs::read_to_string(path).unwrap()));
         });
     });
 }

@@ -204,6 +204,15 @@ impl Usage {
         }
     }
 
+    /// With what the provider's cache had to do with it, if it says anything about that.
+    #[must_use]
+    pub fn with_cache_if_any(self, usage: &TokenUsage) -> Self {
+        if usage.cached_input.is_none() && usage.cache_creation_input.is_none() {
+            return self;
+        }
+        self.with_cache(usage)
+    }
+
     /// With what the provider's cache had to do with it.
     #[must_use]
     pub fn with_cache(mut self, usage: &TokenUsage) -> Self {
