@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::watch as channel;
 
 pub use self::bundle::{Index, Part};
-pub use self::document::Loaded;
+pub use self::document::{Loaded, parse};
 pub use self::version::{Accept, STAMP};
 use self::watch::Stamp;
 pub use self::watch::{Watcher, follow};

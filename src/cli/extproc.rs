@@ -86,7 +86,7 @@ pub(super) struct Drain {
 impl Options {
     /// What they ask for.
     pub(super) fn plan(self) -> anyhow::Result<Plan> {
-        let location = self.config_bundle.map(Location::Bundle).or(self.config.map(Location::File));
+        let location = self.config_bundle.map(Location::Bundle).or_else(|| self.config.map(Location::File));
         Ok(Plan {
             listen: self.listen,
             admin: self.admin,

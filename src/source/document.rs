@@ -22,9 +22,11 @@ pub struct Loaded {
     pub version: String,
 }
 
+/// Reads a document, YAML or JSON; the error is for people, and names line and column.
+///
 /// A configuration is as large as what it configures, and its author is trusted: the parser's limits for strangers' documents do
 /// not apply.
-pub(super) fn parse(text: &str) -> Result<Config, String> {
+pub fn parse(text: &str) -> Result<Config, String> {
     if text.trim_start().starts_with('{') {
         // Most of YAML's cost is not needed for JSON, which large configurations are in.
         let mut json = serde_json::Deserializer::from_str(text);
