@@ -327,8 +327,10 @@ impl Attempt {
         }
         edits.remove(UPSTREAM_HOST_HEADER);
         let metadata = sending_metadata(&self.settings, served, headers, body.as_ref());
-        if let Some(body) = &body {
-            edits.set("content-length", body.len().to_string());
+        // An earlier attempt may have left the length of another body.
+        if body.is_some() || kept.is_some() {
+            let length = body.as_ref().unwrap_or(original.body).len();
+            edits.set("content-length", length.to_string());
         }
         let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
         let change = Change { headers: edits, body, metadata, ..Change::default() };
@@ -401,3 +403,6 @@ fn pass() -> Step {
         ..Change::default()
     })
 }
+
+#[cfg(test)]
+mod tests;
