@@ -110,10 +110,11 @@ impl Runtime {
         (Self { gateways, classic, cells, config }, problems)
     }
 
-    /// Whether a request that began with this runtime has not been sent on yet. The caller's own reference does not count.
+    /// Whether a request that began with this runtime has not been sent on yet, or may be once more. The caller's own reference
+    /// does not count.
     pub fn is_in_use(self: &Arc<Self>) -> bool {
         Arc::strong_count(self) > 1
-            || self.gateways.values().any(|gateway| Arc::strong_count(gateway) > 1)
+            || self.gateways.values().any(|gateway| Arc::strong_count(gateway) > 1 || gateway.is_attempted())
             || self.classic.as_ref().is_some_and(|classic| Arc::strong_count(classic) > 1)
     }
 
@@ -183,6 +184,12 @@ impl Gateway {
         let by_key = per_attempt.map(|rule| (rule.routing_key.clone(), Arc::clone(rule))).collect();
         let models = ModelLists::new(&gateway.models);
         Self { name: gateway.name.as_str().into(), models, router, rules, by_key }
+    }
+
+    /// Whether a request is under way that is sent attempt by attempt: another one would be made by what this gateway says.
+    fn is_attempted(&self) -> bool {
+        // The gateway itself knows the rule by its index and by its key.
+        self.by_key.values().any(|rule| Arc::strong_count(rule) > 2)
     }
 
     /// The rule with that routing key, if its requests are sent attempt by attempt.

@@ -132,6 +132,8 @@ const TREATMENTS: &[&str] = &[
     "retry: {}",
     "retry: {numRetries: 0, perRetry: {timeout: 0s, backOff: {baseInterval: 0s, maxInterval: 0s}}, retryOn: {triggers: [5xx, gateway-error, reset, reset-before-request, connect-failure, retriable-4xx, refused-stream, retriable-status-codes, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable], httpStatusCodes: [100, 599]}}",
     "retry: {perRetry: {backOff: {maxInterval: 1ms}}}",
+    "retry: {numAttemptsPerPriority: 1, numRetries: 2147483647, perRetry: {backOff: {maxInterval: 99999h}}}",
+    "retry: {numAttemptsPerPriority: 2147483647}",
     "loadBalancer: {type: RoundRobin, slowStart: {window: 0s}}",
     "loadBalancer: {type: LeastRequest, slowStart: {window: 30s}}",
     "loadBalancer: {type: Random}",
@@ -169,8 +171,18 @@ const CLIENT_TREATMENTS: &[&str] = &[
 
 /// A Gateway with an HTTP and an HTTPS listener, a rule for each kind of destination, and one policy of each kind.
 fn treated(backend: &str, client: &str, config: &str, secrets: &str) -> String {
-    let rules = ["named", "addressed", "local"].map(|name| {
-        format!("  - matches: [{{headers: [{{name: x-ai-eg-model, value: {name}}}]}}]\n    backendRefs: [{{name: {name}}}]\n    streamIdleTimeout: 5s\n")
+    let references = [
+        "{name: named}",
+        "{name: addressed}",
+        "{name: local}",
+        // Several ways, so that they are put in order, and one way each, so that they are not.
+        "{name: named, weight: 2147483647}, {name: addressed, weight: 2147483647}, {name: local, weight: 2147483647}, {name: named, priority: 7, modelNameOverride: x}",
+        "{name: named, modelNameOverride: x}, {name: named, priority: 2147483647}",
+        "{name: addressed}, {name: addressed, modelNameOverride: x}",
+        "{name: local, modelNameOverride: x}, {name: local, priority: 1}",
+    ];
+    let rules = references.iter().enumerate().map(|(index, references)| {
+        format!("  - matches: [{{headers: [{{name: x-ai-eg-model, value: m{index}}}]}}]\n    backendRefs: [{references}]\n    streamIdleTimeout: 5s\n")
     });
     let policy = |kind: &str, spec: &str| {
         format!(
@@ -200,7 +212,7 @@ metadata: {name: r}
 spec:
   parentRefs: [{name: gw}]
   rules:\n",
-        &rules.concat(),
+        &rules.collect::<String>(),
         &policy("BackendTrafficPolicy", backend),
         &policy("ClientTrafficPolicy", client),
         secrets,
@@ -236,7 +248,7 @@ fn envoy_takes_what_policies_ask_for() {
         let client = CLIENT_TREATMENTS[index % CLIENT_TREATMENTS.len()];
         let compiled = validate(&envoy, &treated(backend, client, configs[index % configs.len()], &secrets));
         let rules: Vec<usize> = compiled.listeners.iter().map(|listener| listener.rules).collect();
-        assert_eq!(rules, [3, 3], "{}", compiled.diagnostics.render(false));
+        assert_eq!(rules, [7, 7], "{}", compiled.diagnostics.render(false));
     }
 }
 
@@ -315,11 +327,17 @@ fn header() -> impl Strategy<Value = String> {
 
 fn route(index: usize) -> impl Strategy<Value = String> {
     let duration = prop::sample::select(vec!["0s", "1ms", "90s", "99999h"]);
-    let reference =
-        (prop::sample::select(vec!["named", "addressed", "local", "bedrock", "missing"]), 0_u32..3)
-            .prop_map(|(name, weight)| format!("{{name: {name}, weight: {weight}}}"));
+    let reference = (
+        prop::sample::select(vec!["named", "addressed", "local", "bedrock", "missing"]),
+        0_u32..3,
+        0_u32..3,
+        0..2,
+    )
+        .prop_map(|(name, weight, priority, model)| {
+            format!("{{name: {name}, weight: {weight}, priority: {priority}, modelNameOverride: m{model}}}")
+        });
     let matches = prop::collection::vec(prop::collection::vec(header(), 0..3), 0..3);
-    let rule = (matches, prop::collection::vec(reference, 0..3), duration.clone(), duration).prop_map(
+    let rule = (matches, prop::collection::vec(reference, 0..5), duration.clone(), duration).prop_map(
         |(matches, references, request, idle)| {
             let matches: Vec<String> = matches.iter().map(|headers| format!("{{headers: [{}]}}", headers.join(", "))).collect();
             format!(

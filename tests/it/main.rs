@@ -14,6 +14,7 @@ mod envoy_validate;
 mod errors;
 mod extproc;
 mod extproc_process;
+mod failover;
 mod https;
 mod layers;
 mod leaving;

@@ -6,6 +6,7 @@ pub(crate) mod envoy;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod planes;
+pub(crate) mod provider;
 pub(crate) mod yaml;
 
 use std::io::Write;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ai_gateway::compile::{CompileOptions, Compiled, PortOverride, RoutingSecret, Sockets, compile};
+use ai_gateway::config::Config;
 use ai_gateway::resources::Snapshot;
 use ai_gateway::runtime::Runtime;
 use ai_gateway::server::{Listen, Processor, ProcessorOptions};
@@ -51,6 +52,10 @@ impl Planes {
     pub(crate) async fn envoy(yaml: &str) -> Option<Self> {
         let dir = tempfile::tempdir().expect("a folder");
         let bootstrap = compiled(yaml, dir.path()).envoy.bootstrap();
+        Self::start(dir, bootstrap).await
+    }
+
+    async fn start(dir: tempfile::TempDir, bootstrap: serde_json::Value) -> Option<Self> {
         let envoy = Envoy::start(|_| bootstrap).await?;
         let listeners = envoy.admin("/listeners?format=json").await;
         let listeners: serde_json::Value = serde_json::from_str(&listeners).expect("JSON");
@@ -59,14 +64,31 @@ impl Planes {
         Some(Self { envoy, addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), dir })
     }
 
-    /// Starts a processor for these resources where Envoy looks for it.
-    pub(crate) fn processor(&self, yaml: &str) -> Processor {
+    /// Starts Envoy with the routes and clusters of several editions of some resources side by side, as it has them while one
+    /// takes the place of another; returns what the processor is to be told in each.
+    pub(crate) async fn envoy_for_all(editions: &[String]) -> Option<(Self, Vec<Config>)> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let compiled: Vec<Compiled> = editions.iter().map(|yaml| compiled(yaml, dir.path())).collect();
+        let mut all = compiled.iter().map(|edition| edition.envoy.clone());
+        let first = all.next().expect("an edition");
+        let union = all.fold(first, |union, edition| edition.with_rest_of(&union));
+        let planes = Self::start(dir, union.bootstrap()).await?;
+        Some((planes, compiled.into_iter().map(|edition| edition.config).collect()))
+    }
+
+    /// Starts a processor that serves nothing yet, and what it is told by.
+    pub(crate) fn bare_processor(&self) -> (Processor, Slot) {
         let slot = Slot::default();
         let options = ProcessorOptions {
             admin: Some(Listen::Unix(self.admin_socket())),
             ..ProcessorOptions::new(Listen::Unix(self.dir.path().join("extproc.sock")), slot.clone())
         };
-        let processor = Processor::start(options).expect("a processor");
+        (Processor::start(options).expect("a processor"), slot)
+    }
+
+    /// Starts a processor for these resources where Envoy looks for it.
+    pub(crate) fn processor(&self, yaml: &str) -> Processor {
+        let (processor, slot) = self.bare_processor();
         self.publish(&slot, yaml);
         processor
     }

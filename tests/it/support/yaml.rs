@@ -117,3 +117,37 @@ spec:
 "
     )
 }
+
+/// A route named `test` with one rule for model `m`, in YAML's flow style: its `backendRefs`, and more of the rule.
+pub(crate) fn shared_rule(backends: &str, more: &str) -> String {
+    format!(
+        "
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {{name: test, namespace: default}}
+spec:
+  parentRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: test}}]
+  rules:
+    - matches: [{{headers: [{{name: x-ai-eg-model, value: m}}]}}]
+      backendRefs: [{backends}]
+      {more}
+---
+"
+    )
+}
+
+/// A policy for the route `test`, in YAML's flow style.
+pub(crate) fn retries(retry: &str, more: &str) -> String {
+    format!(
+        "
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: BackendTrafficPolicy
+metadata: {{name: test, namespace: default}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: HTTPRoute, name: test}}]
+  retry: {retry}
+  {more}
+---
+"
+    )
+}
