@@ -12,6 +12,7 @@ VENV_READY := $(VENV)/.ready
 FILES ?= examples/basic/basic.yaml
 ARGS ?=
 FUZZ_SECONDS ?= 60
+DENY_VERSION := 0.20.2
 DOCFLAGS := -D warnings
 
 say = @printf '\033[1m== %s\033[0m\n' "$(1)"
@@ -30,7 +31,7 @@ run: ## Build and run the gateway of examples/basic on this machine (Ctrl-C ends
 	@exec target/quick/aigw run $(FILES) $(ARGS)
 
 .PHONY: test
-test: lint unit doc ## Everything that must pass before a change is merged
+test: lint unit doc ## What must pass before a change is merged; CI runs `deny` and `fuzz-short` besides
 
 .PHONY: unit
 unit: $(VENV_READY) ## The tests: core, end to end with a real Envoy, the providers' SDKs
@@ -62,10 +63,14 @@ bans:
 	if test -n "$$found"; then echo "banned in deny.toml, but depended on:" $$found; exit 1; else echo "none"; fi
 
 .PHONY: deny
-deny: ## Licences, sources and bans, with cargo-deny
-	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing; building it takes some minutes"; \
-	  $(CARGO) install --locked --debug cargo-deny; }
+deny: deny-tool ## Licences, sources and bans, with cargo-deny
+	$(call say,licences, sources and bans)
 	$(CARGO) deny check bans licenses sources
+
+.PHONY: deny-tool
+deny-tool:
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "cargo-deny is missing; building it takes some minutes"; \
+	  CARGO_PROFILE_DEV_DEBUG=0 $(CARGO) install --quiet --locked --debug cargo-deny@$(DENY_VERSION); }
 
 .PHONY: doc
 doc: ## The library's documentation, without warnings
@@ -74,13 +79,30 @@ doc: ## The library's documentation, without warnings
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZ_SECONDS (60), with nightly Rust and cargo-fuzz
-	@test -d fuzz || { echo "there are no fuzz targets yet"; exit 1; }
 	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "nightly Rust is missing; installing it"; \
 	  rustup toolchain install nightly --profile minimal; }
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { echo "cargo-fuzz is missing; building it"; \
 	  $(CARGO) install --locked cargo-fuzz; }
 	@for target in $$($(CARGO) +nightly fuzz list); do \
-	  printf '== %s\n' "$$target"; $(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); done
+	  printf '== %s\n' "$$target"; \
+	  mkdir -p fuzz/corpus/$$target; \
+	  $(CARGO) +nightly fuzz run "$$target" fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS); done
+
+# No sanitizer, so any Rust will do; one executable, and dependencies built as for the tests, so that it is soon built.
+.PHONY: fuzz-short
+fuzz-short: ## Each fuzz target for ten seconds at most, as in CI
+	$(call say,fuzz targets)
+	@if ! command -v c++ >/dev/null; then echo "SKIPPED fuzz-short: libFuzzer needs a C++ compiler"; exit 0; fi; \
+	RUSTC_WRAPPER=$(CURDIR)/fuzz/instrument \
+	  $(CARGO) build --manifest-path fuzz/Cargo.toml --target-dir target --example any; \
+	rm -rf target/fuzz; failed=; \
+	for seeds in fuzz/seeds/*; do \
+	  target=$${seeds##*/}; mkdir -p target/fuzz/$$target; log=target/fuzz/$$target.log; \
+	  if FUZZ_TARGET=$$target target/debug/examples/any -seed=1 -runs=100000 -max_total_time=10 -max_len=4096 \
+	    -artifact_prefix=target/fuzz/$$target- target/fuzz/$$target $$seeds >$$log 2>&1; \
+	  then echo "fuzz $$target: ok, $$(sed -n 's/^Done \([0-9]*\) runs.*/\1/p' $$log) inputs"; \
+	  else tail -n 40 $$log; echo "error: fuzz $$target failed; its input is in target/fuzz"; failed=1; fi; \
+	done; test -z "$$failed"
 
 # The target folder is shared, so that what the gateway and the rig both need is built once.
 BENCH := target/release/aigw-bench

@@ -1,24 +1,3 @@
-//! A `usage` object.
 #![no_main]
 
-use ai_gateway::usage::{MAX_COUNT, TokenUsage};
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| {
-    let Some(usage) = TokenUsage::from_openai(data) else { return };
-    let counts = usage.or_zero();
-    for count in [
-        counts.input,
-        counts.cached_input,
-        counts.cache_creation_input,
-        counts.output,
-        counts.total,
-        counts.reasoning,
-    ] {
-        assert!(count <= MAX_COUNT);
-    }
-    let mut merged = TokenUsage::default();
-    merged.merge(usage);
-    merged.merge(TokenUsage::default());
-    assert_eq!(merged, usage);
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ai_gateway_fuzz::openai_usage::run(data));

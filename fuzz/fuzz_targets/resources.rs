@@ -1,14 +1,3 @@
-//! A file of resources, compiled as far as it goes.
 #![no_main]
 
-use ai_gateway::resources::Snapshot;
-use libfuzzer_sys::fuzz_target;
-
-fuzz_target!(|data: &[u8]| {
-    let Ok(text) = std::str::from_utf8(data) else { return };
-    let (_, findings) = Snapshot::parse(text);
-    for finding in findings {
-        assert!(!finding.message.is_empty());
-        let _ = finding.render(false);
-    }
-});
+libfuzzer_sys::fuzz_target!(|data: &[u8]| ai_gateway_fuzz::resources::run(data));

@@ -1,0 +1,37 @@
+//! What the fuzz targets do with their input, apart from the fuzzer: each is a function that panics where a property does not
+//! hold. `fuzz_targets` has an executable for each, `examples/any.rs` one for all.
+
+pub mod cel_cost;
+pub mod encoding;
+pub mod exchange;
+pub mod filter_config;
+pub mod json_edit;
+pub mod json_members;
+pub mod openai_usage;
+pub mod request;
+pub mod resources;
+pub mod routing;
+pub mod sse;
+
+/// A target's function.
+pub type Run = fn(&[u8]);
+
+/// Every target by name.
+pub const TARGETS: [(&str, Run); 11] = [
+    ("cel_cost", cel_cost::run),
+    ("encoding", encoding::run),
+    ("exchange", exchange::run),
+    ("filter_config", filter_config::run),
+    ("json_edit", json_edit::run),
+    ("json_members", json_members::run),
+    ("openai_usage", openai_usage::run),
+    ("request", request::run),
+    ("resources", resources::run),
+    ("routing", routing::run),
+    ("sse", sse::run),
+];
+
+/// The function of the target of that name.
+pub fn target(name: &str) -> Option<Run> {
+    TARGETS.iter().find(|(target, _)| *target == name).map(|(_, run)| *run)
+}
