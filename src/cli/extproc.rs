@@ -130,7 +130,8 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
     let mut watcher = Watcher::new(source, slot);
     let watcher = tokio::task::spawn_blocking(move || watcher.first().map(|()| watcher)).await?;
     let watcher = watcher.context("the configuration cannot be used")?;
-    tracing::info!(listen = %processor.listen(), admin = processor.admin().map(tracing::field::display), "serving");
+    let version = source::STAMP;
+    tracing::info!(version, listen = %processor.listen(), admin = processor.admin().map(tracing::field::display), "serving");
     eprintln!("AI Gateway External Processor is ready");
     let hurried = tokio::select! {
         hurried = stopping(&mut signals, &processor, drain.delay) => hurried,
@@ -186,5 +187,54 @@ impl StopSignals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    fn plan(arguments: &[&str]) -> Result<Plan, String> {
+        let line =
+            Line::try_parse_from(["extproc"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+        line.options.plan().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_configuration_is_a_file_or_a_bundle() {
+        assert_eq!(plan(&["--config", "a"]).unwrap().source.location, Location::File("a".into()));
+        assert_eq!(plan(&["--config-bundle", "b"]).unwrap().source.location, Location::Bundle("b".into()));
+        assert!(plan(&[]).unwrap_err().contains("--config"));
+        assert!(
+            plan(&["--config", "a", "--config-bundle", "b"]).unwrap_err().contains("cannot be used with")
+        );
+    }
+
+    #[test]
+    fn what_the_go_processor_can_this_can_too() {
+        let plan = plan(&[
+            "--config=a",
+            "--accept-version=v1",
+            "--root-prefix=/ai",
+            "--endpoint-prefixes=cohere:/c",
+            "--max-message-size=9",
+            "--mcp=:1",
+            "--log-body-shapes",
+            "--drain-delay=3",
+        ])
+        .unwrap();
+        assert_eq!(plan.source.accept, Accept::Only("v1".to_owned()));
+        assert_eq!(plan.settings.paths, Paths::new("/ai", &"cohere:/c".parse().unwrap()));
+        assert_eq!((plan.max_message, plan.mcp.is_some(), plan.habits), (9, true, Habits::Own));
+        assert!(plan.settings.log_body_shapes);
+        assert_eq!((plan.drain.delay.as_secs(), plan.drain.timeout), (3, Some(Duration::from_secs(30))));
     }
 }

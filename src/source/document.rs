@@ -1,5 +1,10 @@
 //! From text to a runtime.
 
+use std::collections::HashSet;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
 use super::SourceError;
 use super::version::Accept;
 use crate::codec::any_case;
@@ -27,11 +32,15 @@ pub struct Loaded {
 /// A configuration is as large as what it configures, and its author is trusted: the parser's limits for strangers' documents do
 /// not apply.
 pub fn parse(text: &str) -> Result<Config, String> {
+    parse_as(text)
+}
+
+fn parse_as<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     if text.trim_start().starts_with('{') {
         // Most of YAML's cost is not needed for JSON, which large configurations are in.
         let mut json = serde_json::Deserializer::from_str(text);
-        let config = any_case::deserialize(&mut json, EXACT).map_err(|error| error.to_string())?;
-        return json.end().map(|()| config).map_err(|error| error.to_string());
+        let document = any_case::deserialize(&mut json, EXACT).map_err(|error| error.to_string())?;
+        return json.end().map(|()| document).map_err(|error| error.to_string());
     }
     let options = serde_saphyr::options! { budget: None };
     serde_saphyr::with_deserializer_from_str_with_options(text, options, |yaml| {
@@ -47,19 +56,67 @@ pub fn parse(text: &str) -> Result<Config, String> {
 pub(super) fn load(name: &str, content: &[u8], accept: &Accept) -> Result<Loaded, SourceError> {
     let malformed = |error: String| SourceError::Malformed { name: name.to_owned(), error };
     let text = std::str::from_utf8(content).map_err(|error| malformed(error.to_string()))?;
-    let config = parse(text).map_err(malformed)?;
+    let another = |version| SourceError::Version { name: name.to_owned(), version, accept: accept.clone() };
+    let mut config = match parse(text) {
+        Ok(config) => config,
+        // Of the reasons for which a document of another version cannot be read, that is the one to know.
+        Err(error) => match parse_as::<Edition>(text) {
+            Ok(Edition { version: Some(version) }) if !accept.takes(&version) => {
+                return Err(another(version));
+            }
+            _ => return Err(malformed(error)),
+        },
+    };
     let classic = config.gateways.is_empty();
     let (uuid, version) = (config.uuid.clone(), config.version.clone());
     // Our own compiler names no version: what it writes is read exactly, so that a document of another edition is refused
     // where it differs.
     if (classic || !version.is_empty()) && !accept.takes(&version) {
-        return Err(SourceError::Version { name: name.to_owned(), version, accept: accept.clone() });
+        return Err(another(version));
     }
-    let (runtime, problems) = Runtime::new(config);
+    let mut nameless = Vec::new();
+    if classic {
+        keep_last_of_each_name(&mut config);
+        nameless = costs_of_no_route(&config);
+    }
+    let (runtime, mut problems) = Runtime::new(config);
+    problems.extend(nameless);
     if classic && !problems.is_empty() {
         return Err(SourceError::Rejected { name: name.to_owned(), problems });
     }
     Ok(Loaded { runtime, problems, uuid, version })
+}
+
+/// What can be read of a document that cannot.
+#[derive(Deserialize)]
+struct Edition {
+    version: Option<String>,
+}
+
+/// Of backends that share a name, Go's map keeps the last.
+fn keep_last_of_each_name(config: &mut Config) {
+    let mut names = HashSet::new();
+    config.backends.reverse();
+    config.backends.retain(|backend| {
+        let first = names.insert(backend.name.clone());
+        if !first {
+            tracing::warn!(
+                backend = backend.name,
+                "a name is used twice; the last backend of that name counts"
+            );
+        }
+        first
+    });
+    config.backends.reverse();
+}
+
+fn costs_of_no_route(config: &Config) -> Vec<Problem> {
+    let costs = config.llm_request_costs.iter().enumerate().filter(|(_, cost)| cost.route_name.is_empty());
+    let problem = |index: usize| Problem {
+        at: format!("llmRequestCosts[{index}].routeName"),
+        message: "it is empty; a cost belongs to a route, as namespace/name".to_owned(),
+    };
+    costs.map(|(index, _)| problem(index)).collect()
 }
 
 #[cfg(test)]
@@ -143,16 +200,29 @@ mod tests {
             json!({"backends": [{"name": "b"}, {"name": "c", "auth": {"azureAPIKey": {"key": " "}}}]}),
         ] {
             let Value::Object(members) = broken.clone() else { unreachable!() };
-            let Err(SourceError::Rejected { problems, .. }) = loaded(&broken, "") else { panic!("{broken}") };
+            let Err(SourceError::Rejected { problems, .. }) = loaded(&broken, "*") else {
+                panic!("{broken}")
+            };
             assert_eq!(problems.len(), 1);
             document.as_object_mut().unwrap().extend(members);
-            assert_eq!(loaded(&document, "").unwrap().problems.len(), 1, "{broken}");
+            assert_eq!(loaded(&document, "*").unwrap().problems.len(), 1, "{broken}");
             document = large(1);
         }
         // The name of a route is needed.
+        let empty = json!({"llmRequestCosts": [{"routeName": "", "metadataKey": "k", "type": "TotalToken"}]});
+        assert!(loaded(&empty, "*").unwrap_err().to_string().contains("llmRequestCosts[0].routeName"));
         let nameless = json!({"llmRequestCosts": [{"metadataKey": "k", "type": "TotalToken"}]});
-        let error = loaded(&nameless, "").unwrap_err().to_string();
+        let error = loaded(&nameless, "*").unwrap_err().to_string();
         assert!(error.contains("routeName") && error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn of_backends_with_one_name_the_last_counts() {
+        let backend = |model: &str| json!({"name": "b", "modelNameOverride": model});
+        let document = json!({"backends": [backend("1"), {"name": "c"}, backend("2")]});
+        let backends = loaded(&document, "*").unwrap().runtime.document()["backends"].clone();
+        assert_eq!(backends.as_array().unwrap().len(), 2);
+        assert_eq!(backends[1]["modelNameOverride"], "2");
     }
 
     #[test]
@@ -165,6 +235,10 @@ mod tests {
             assert!(error.contains(told), "{error}");
         }
         assert!(matches!(loaded(&json!({}), "dev"), Err(SourceError::Version { .. })));
+        // What was written for another version may not even be readable.
+        let later = json!({"version": "v9", "backends": "none"});
+        assert!(matches!(loaded(&later, "dev"), Err(SourceError::Version { .. })));
+        assert!(matches!(loaded(&later, "v9"), Err(SourceError::Malformed { .. })));
         loaded(&large(1), "dev").unwrap();
         let mut ours = large(1);
         ours["version"] = json!("other");

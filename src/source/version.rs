@@ -11,7 +11,7 @@ pub const STAMP: &str = match option_env!("AIGW_VERSION") {
     _ => "dev",
 };
 
-/// The versions that are accepted. The text form is one version, or `*` for any.
+/// The versions that are accepted. The text form is one version, or `*` for any; an empty one is [`STAMP`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Accept {
     /// Whatever the document says.
@@ -36,6 +36,7 @@ impl FromStr for Accept {
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(match text.trim() {
             "*" => Self::Any,
+            "" => Self::Only(STAMP.to_owned()),
             version => Self::Only(version.to_owned()),
         })
     }
@@ -53,6 +54,11 @@ impl fmt::Display for Accept {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_version_it_is_that_of_the_build() {
+        assert_eq!("".parse(), Ok(Accept::Only(STAMP.to_owned())));
+    }
 
     #[test]
     fn versions_are_compared_exactly() {

@@ -18,8 +18,15 @@ use super::logs::{Line, filter};
 /// Starts logging to standard error as `log/slog` does. `level` is in its syntax: `debug`, `info`, `warn` or `error` in any
 /// case, with an offset perhaps (`info+2`). The environment variable `RUST_LOG`, where set, goes first. Fails on a level that
 /// cannot be read. A second call changes nothing.
+///
+/// The Go processor says nothing of single exchanges above level debug, nor does this.
 pub fn init_slog(level: &str, format: LogFormat) -> Result<(), String> {
-    let filter = filter(&parse_level(level)?.to_string())?;
+    let level = parse_level(level)?;
+    let exchanges = if level >= LevelFilter::DEBUG { level } else { level.min(LevelFilter::WARN) };
+    let filter = filter(&format!(
+        "{},ai_gateway={level},aigw={level},aigw::exchange={exchanges}",
+        level.min(LevelFilter::WARN)
+    ))?;
     let logs =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Line).event_format(Slog(format));
     // Only the first call in a process can succeed.

@@ -232,6 +232,7 @@ async fn a_file_is_followed() {
         assert_eq!(process.models().await, ["two"]);
     }
     let log = process.log();
+    assert!(!log.contains("exchange settled"), "single exchanges are told at level debug only");
     let error = log.lines().find(|line| line.contains("level=ERROR")).expect("an error");
     assert!(error.starts_with("time=") && error.contains(" msg=\"configuration not loaded"), "{error}");
 
@@ -387,7 +388,8 @@ fn ours(folder: &Folder) -> String {
 #[tokio::test]
 async fn a_signal_lets_a_stream_end() {
     let folder = Folder::new();
-    let mut process = folder.start(&["-configPath", &ours(&folder), "-drainDelay", "0s"]).await;
+    let mut process =
+        folder.start(&["-configPath", &ours(&folder), "-drainDelay", "0s", "-logLevel", "debug"]).await;
     let mut envoy = begun(&process).await;
     process.signal("-TERM");
     // No connection is taken any more.
@@ -403,7 +405,8 @@ async fn a_signal_lets_a_stream_end() {
 #[tokio::test]
 async fn in_the_delay_everything_is_served_and_a_second_signal_ends_it() {
     let folder = Folder::new();
-    let mut process = folder.start(&["-configPath", &ours(&folder), "-drainDelay", "1h"]).await;
+    let mut process =
+        folder.start(&["-configPath", &ours(&folder), "-drainDelay", "1h", "-logLevel=debug"]).await;
     let mut envoy = begun(&process).await;
     process.signal("-INT");
     process.logs("told to stop").await;
