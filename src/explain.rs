@@ -19,7 +19,7 @@ use serde_json::json;
 
 pub use question::{Question, QuestionError};
 
-use crate::auth::CLIENT_CREDENTIAL_HEADERS;
+use crate::auth::{CLIENT_CREDENTIAL_HEADERS, Held};
 use crate::compile::{Compiled, Destination, Listener, RuleFate};
 use crate::config::{self, HeaderMatchType, RuleMatch};
 use crate::diagnostics::suggest;
@@ -161,6 +161,10 @@ pub struct ProviderRequest {
 /// Decides about one request with the configuration that `runtime` was made of.
 #[must_use]
 pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question) -> Explanation {
+    // Nothing is fetched to explain; what would be sent is told as if it had been.
+    for (_, cell) in runtime.cells().iter().filter(|(_, cell)| !cell.is_filled()) {
+        cell.fill(Arc::new(Held::sample(cell.source())));
+    }
     let mut explanation = Explanation {
         request: question.to_string(),
         listener: None,

@@ -30,7 +30,10 @@ pub fn aws_keys_of_file(text: &str, profile: &str) -> Result<AwsKeys, Credential
         let Some((key, value)) = trimmed.split_once('=') else {
             return wrong(format!("has no `=` in line {}", number + 1));
         };
-        let value = value.trim();
+        // As the SDKs do: what stands after white space and such a sign is a comment.
+        let value = value.split([' ', '\t']).take_while(|word| !word.starts_with(['#', ';']));
+        let value = value.collect::<Vec<_>>().join(" ");
+        let value = value.trim().to_owned();
         match key.trim().to_ascii_lowercase().as_str() {
             "aws_access_key_id" => id = Some(value),
             "aws_secret_access_key" => secret = Some(value),
@@ -43,11 +46,11 @@ pub fn aws_keys_of_file(text: &str, profile: &str) -> Result<AwsKeys, Credential
             "has no profile `{profile}`: a line `[{profile}]` has to stand above its keys"
         ));
     }
-    let (Some(id), Some(secret)) = (id, secret) else {
+    let (Some(id), Some(secret)) = (&id, &secret) else {
         let missing = if id.is_none() { "aws_access_key_id" } else { "aws_secret_access_key" };
         return wrong(format!("has no `{missing}` in profile `{profile}`"));
     };
-    match AwsKeys::new(id, secret, token) {
+    match AwsKeys::new(id, secret, token.as_deref()) {
         Some(keys) => Ok(keys),
         None => wrong(format!(
             "has a key in profile `{profile}` that is empty or holds characters that no HTTP header may hold"

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 
-use super::{Secret, SignError, Source};
+use super::{AwsKeys, Secret, SignError, Source};
 
 /// Holds what was fetched last. Requests read it without waiting; whoever fetches puts it there.
 #[derive(Debug)]
@@ -21,6 +21,20 @@ pub struct Held {
     pub secret: Secret,
     /// From then on it is of no use; absent: never.
     pub expires: Option<SystemTime>,
+}
+
+impl Held {
+    /// What stands for a secret where nothing is sent.
+    pub fn sample(source: &Source) -> Self {
+        let keys = || AwsKeys::new("EXAMPLE", "EXAMPLE", None).map(Secret::Aws);
+        let secret = match source {
+            Source::AwsChain { .. } | Source::AwsRole { .. } => keys(),
+            Source::GcpDefault | Source::GcpFile(_) | Source::GcpFederation { .. } | Source::Azure { .. } => {
+                None
+            }
+        };
+        Self { secret: secret.unwrap_or_else(|| Secret::Header("Bearer EXAMPLE".into())), expires: None }
+    }
 }
 
 impl Cell {

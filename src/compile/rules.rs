@@ -12,7 +12,6 @@ use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRule, AIGatewayR
 use crate::resources::{Located, Snapshot};
 
 use super::backend_traffic::Traffic;
-use super::credentials::Credential;
 use super::digest::Digest;
 use super::failover::{self, Gathered, Way};
 use super::grants::{From, To, allowed, missing};
@@ -237,12 +236,19 @@ impl RuleBackend {
         }
     }
 
+    /// The name Envoy asks for, where all addresses have the same.
+    fn host(&self) -> Option<&str> {
+        let mut names = self.service.cluster.endpoints.iter().map(Endpoint::hostname);
+        let first = names.next()??;
+        names.all(|name| name == Some(first)).then_some(first)
+    }
+
     fn config(&self) -> config::Backend {
         config::Backend {
             name: self.name.clone(),
             model_name_override: self.model_name_override.clone(),
             schema: self.service.schema.clone(),
-            auth: self.service.credential.as_ref().map(Credential::config),
+            auth: self.service.credential.as_ref().map(|credential| credential.config(self.host())),
             header_mutation: self.header_mutation.clone(),
             body_mutation: self.body_mutation.clone(),
         }
@@ -330,7 +336,7 @@ impl CompiledRule {
                 .collect::<Vec<_>>(),
         });
         let credentials = self.backends.iter().map(|backend| backend.service.credential.as_ref());
-        digest.routing_key(&public, credentials.map(|held| held.map(|held| held.key.expose_secret())))
+        digest.routing_key(&public, credentials.map(|held| held.map(|held| held.material.expose_secret())))
     }
 }
 

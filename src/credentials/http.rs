@@ -248,17 +248,25 @@ impl Proxy {
             message = message.header("proxy-authorization", login);
         }
         let message = message.body(Full::<Bytes>::default()).map_err(|_| invalid("it cannot be sent"))?;
-        // Polled once more after the answer, the connection gives the stream to whoever upgrades.
+        // Polled on after the answer, the connection gives the stream to whoever upgrades.
         let mut connection = Box::pin(connection.with_upgrades());
+        let answer = sender.send_request(message);
+        tokio::pin!(answer);
+        let mut over = false;
         let response = tokio::select! {
             biased;
-            response = sender.send_request(message) => response.map_err(io::Error::other)?,
-            _ = &mut connection => return Err(io::Error::other("the proxy closed the connection")),
+            response = &mut answer => response,
+            _ = &mut connection => {
+                over = true;
+                answer.await
+            }
         };
+        let response = response.map_err(io::Error::other)?;
         if !response.status().is_success() {
             return Err(io::Error::other(format!("the proxy answered {}", response.status().as_u16())));
         }
-        let (upgraded, _) = tokio::join!(hyper::upgrade::on(response), connection);
+        let upgraded = hyper::upgrade::on(response);
+        let upgraded = if over { upgraded.await } else { tokio::join!(upgraded, connection).0 };
         Ok(TokioIo::new(upgraded.map_err(io::Error::other)?))
     }
 }

@@ -1,1 +1,3 @@
-
+mod keeping;
+mod providers;
+mod standin;

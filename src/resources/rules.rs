@@ -193,6 +193,13 @@ impl Rules for BackendSecurityPolicy {
                 report(&field, format!("`{name}` cannot go with type {:?}", spec.kind), help);
             }
         }
+        if let Some(written) = &spec.credential_override
+            && written.from_request_headers.is_some() == written.from_dynamic_metadata.is_some()
+        {
+            let message =
+                "there must be exactly one of `fromRequestHeaders` and `fromDynamicMetadata`".to_owned();
+            report("spec.credentialOverride", message, String::new());
+        }
         if let Some(azure) = &spec.azure_credentials
             && azure.client_secret_ref.is_some() == azure.oidc_exchange_token.is_some()
         {

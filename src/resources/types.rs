@@ -326,26 +326,6 @@ impl JsonSchema for IntOrString {
     }
 }
 
-/// Something that is only known to be there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Opaque;
-
-impl<'de> Deserialize<'de> for Opaque {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        serde::de::IgnoredAny::deserialize(deserializer).map(|_| Self)
-    }
-}
-
-impl JsonSchema for Opaque {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "Opaque".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({})
-    }
-}
-
 fn gateway_group() -> String {
     "gateway.networking.k8s.io".to_owned()
 }

@@ -123,7 +123,7 @@ fn credentials_that_are_not_there() {
             "  awsCredentials: {region: here, credentialsFile: {secretRef: {name: one-key}}}",
         )
     });
-    refused(&rule, &other_kind, 404, &["credentials of type AWSCredentials are not supported yet"]);
+    refused(&rule, &other_kind, 404, &["the Secret has no key `credentials`", "AWS credentials file"]);
 }
 
 #[test]
