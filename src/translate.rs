@@ -358,7 +358,8 @@ impl Reader {
         match &mut self.0 {
             Kind::Unary(reader) => reader.finish(),
             Kind::Translated(reader) => reader.finish(),
-            Kind::Stream(_) | Kind::Error(_) | Kind::Whole(_) => {}
+            Kind::Stream(reader) => reader.finish(),
+            Kind::Error(_) | Kind::Whole(_) => {}
         }
     }
 

@@ -154,10 +154,11 @@ impl Exchange {
 
     fn complete(&mut self, reading: &Reading, now: Instant) {
         self.note(|settlement| {
+            let report = reading.reader.report();
             if settlement.outcome == Outcome::Interrupted {
-                settlement.outcome = Outcome::Completed;
+                settlement.outcome = if report.cut { Outcome::ProviderError } else { Outcome::Completed };
             }
-            settlement.read(reading.reader.report(), false);
+            settlement.read(report, report.cut);
             settlement.completed = Some(now);
         });
     }

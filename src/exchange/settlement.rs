@@ -15,7 +15,7 @@ use crate::usage::TokenUsage;
 pub enum Outcome {
     /// The provider's answer was delivered to its end, with a status of 2xx.
     Completed,
-    /// The provider, or Envoy in its place, answered with another status.
+    /// The provider, or Envoy in its place, answered with another status, or did not bring its answer to its end.
     ProviderError,
     /// The gateway answered itself; the word says why.
     Refused(&'static str),

@@ -7,8 +7,8 @@ use crate::codec::sse::Splitter;
 use crate::headers::HeaderEdits;
 use crate::mutation::BodyChange;
 use crate::translate::decoding::Decoding;
-use crate::translate::observe::Observer;
-use crate::translate::{MAX_EVENT, Report};
+use crate::translate::observe::{Observer, Progress};
+use crate::translate::{CUT, MAX_EVENT, Report};
 
 /// Reads usage out of a stream of events. Where the usage event is to be hidden, an incomplete event is held until its end,
 /// because it might be the one; everything else passes as it came, at once.
@@ -22,6 +22,8 @@ pub(super) struct Stream {
     splitter: Splitter,
     /// An event was too long: it passes, and so does everything after it; nothing is read or hidden any more.
     blind: bool,
+    /// The last event has no end.
+    unfinished: bool,
     report: Report,
 }
 
@@ -39,7 +41,16 @@ impl Stream {
         let splitter = Splitter::new(MAX_EVENT);
         // What cannot be decoded cannot be read: it passes.
         let blind = decoding.is_unknown();
-        Self { observer, decoding, rewrites, hide_usage, splitter, blind, report: Report::default() }
+        Self {
+            observer,
+            decoding,
+            rewrites,
+            hide_usage,
+            splitter,
+            blind,
+            unfinished: false,
+            report: Report::default(),
+        }
     }
 
     pub(super) fn chunk(&mut self, chunk: Bytes, end: bool) -> Result<BodyChange, DecodeError> {
@@ -55,10 +66,38 @@ impl Stream {
             }
         };
         let out = self.events(text, end);
-        Ok(match out {
-            Some(out) => BodyChange::Replace(out),
-            None => BodyChange::Keep,
+        let ending = if end { self.ending() } else { None };
+        Ok(match (out, ending) {
+            (Some(out), Some(ending)) => BodyChange::Replace([out, ending].concat().into()),
+            (Some(out), None) => BodyChange::Replace(out),
+            // Nothing can be said to the client within a compression that is not ours.
+            (None, Some(ending)) if !self.decoding.is_compressed() => {
+                BodyChange::Replace([chunk, ending].concat().into())
+            }
+            (None, _) => BodyChange::Keep,
         })
+    }
+
+    /// What the client is to be told at the end of a stream that the provider did not bring to its end.
+    fn ending(&mut self) -> Option<Bytes> {
+        if self.blind {
+            return None;
+        }
+        let progress = self.observer.progress();
+        self.report.cut = progress != Progress::Complete;
+        if progress != Progress::Open {
+            return None;
+        }
+        let ending = self.observer.cut(CUT);
+        Some(if self.unfinished { [b"\n\n", &ending[..]].concat().into() } else { ending })
+    }
+
+    /// Takes over what was read of a body that ended without a chunk that said so.
+    pub(super) fn finish(&mut self) {
+        if let Some(tail) = self.splitter.finish() {
+            self.observer.observe(&mut self.report, &tail);
+        }
+        self.ending();
     }
 
     /// Reads the events that `text` completes. Returns what the client is to get in its place; nothing where it gets the
@@ -95,6 +134,7 @@ impl Stream {
         if end || too_long {
             self.blind |= too_long;
             if let Some(tail) = self.splitter.finish() {
+                self.unfinished = true;
                 let is_usage = !too_long && self.observer.observe(&mut self.report, &tail);
                 if is_usage && self.hide_usage {
                     hidden = true;
@@ -115,3 +155,6 @@ impl Stream {
         &self.report
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,7 @@ mod leaving;
 mod matcher;
 mod otlp;
 mod policies;
+mod recorded;
 mod reload;
 mod replay;
 mod sdk;
