@@ -3,6 +3,7 @@
 
 pub mod cel_cost;
 pub mod encoding;
+pub mod eventstream;
 pub mod exchange;
 pub mod filter_config;
 pub mod json_edit;
@@ -12,14 +13,17 @@ pub mod request;
 pub mod resources;
 pub mod routing;
 pub mod sse;
+pub mod translate_answer;
+pub mod translate_request;
 
 /// A target's function.
 pub type Run = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Run); 11] = [
+pub const TARGETS: [(&str, Run); 14] = [
     ("cel_cost", cel_cost::run),
     ("encoding", encoding::run),
+    ("eventstream", eventstream::run),
     ("exchange", exchange::run),
     ("filter_config", filter_config::run),
     ("json_edit", json_edit::run),
@@ -29,6 +33,8 @@ pub const TARGETS: [(&str, Run); 11] = [
     ("resources", resources::run),
     ("routing", routing::run),
     ("sse", sse::run),
+    ("translate_answer", translate_answer::run),
+    ("translate_request", translate_request::run),
 ];
 
 /// The function of the target of that name.
