@@ -24,6 +24,7 @@ mod policies;
 mod recorded;
 mod reload;
 mod replay;
+mod replicas;
 mod sdk;
 mod skew;
 mod support;

@@ -23,6 +23,9 @@ pub(crate) struct Planes {
     dir: tempfile::TempDir,
 }
 
+/// The socket of the processor that attempts go to.
+const APART: &str = "apart.sock";
+
 fn options(dir: &Path) -> CompileOptions {
     CompileOptions {
         // The same for every compilation, as within one process.
@@ -62,6 +65,39 @@ impl Planes {
         let port = &listeners["listener_statuses"][0]["local_address"]["socket_address"]["port_value"];
         let port = port.as_u64().and_then(|p| u16::try_from(p).ok()).expect("a port");
         Some(Self { envoy, addr: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), dir })
+    }
+
+    /// As [`Planes::envoy`], but attempts go to a processor of their own, another than the one that has the request.
+    pub(crate) async fn envoy_apart(yaml: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut bootstrap = compiled(yaml, dir.path()).envoy.bootstrap();
+        let clusters = bootstrap["static_resources"]["clusters"].as_array_mut().expect("clusters");
+        let mut apart = None;
+        for cluster in &mut *clusters {
+            let filter = "/typed_extension_protocol_options/envoy.extensions.upstreams.http.v3.HttpProtocolOptions/http_filters/0";
+            if let Some(filter) = cluster.pointer_mut(filter) {
+                filter["typed_config"]["grpc_service"]["envoy_grpc"]["cluster_name"] = "apart".into();
+            }
+        }
+        for cluster in &*clusters {
+            if cluster["name"] == "aigw-extproc" {
+                let there = dir.path().join(APART).to_string_lossy().into_owned();
+                let here = dir.path().join("extproc.sock").to_string_lossy().into_owned();
+                let text = cluster.to_string().replace(&here, &there).replace("aigw-extproc", "apart");
+                apart = serde_json::from_str(&text).ok();
+            }
+        }
+        clusters.push(apart.expect("the processor's cluster"));
+        Self::start(dir, bootstrap).await
+    }
+
+    /// Starts the processor that [`Planes::envoy_apart`] sends attempts to.
+    pub(crate) fn processor_apart(&self, yaml: &str) -> Processor {
+        let slot = Slot::default();
+        let options = ProcessorOptions::new(Listen::Unix(self.dir.path().join(APART)), slot.clone());
+        let processor = Processor::start(options).expect("a processor");
+        self.publish(&slot, yaml);
+        processor
     }
 
     /// Starts Envoy with the routes and clusters of several editions of some resources side by side, as it has them while one
