@@ -24,6 +24,7 @@ pub mod endpoint;
 pub mod mutation;
 pub mod redaction;
 pub mod routing;
+pub mod tenant;
 pub mod translate;
 
 // L2: configuration

@@ -7,6 +7,7 @@ use crate::cost::CostFacts;
 use crate::endpoint::{self, Endpoint};
 use crate::mutation::Metadata;
 use crate::runtime::{Rule, Served};
+use crate::tenant::Tenant;
 use crate::translate::Report;
 use crate::usage::TokenUsage;
 
@@ -50,6 +51,8 @@ pub struct Settlement {
     pub endpoint: Option<Endpoint>,
     /// `namespace/name` of the Gateway.
     pub gateway: Option<Arc<str>>,
+    /// Who asked.
+    pub tenant: Tenant,
     /// The rule that was chosen, where the processor chooses.
     pub rule: Option<Arc<Rule>>,
     /// Who was asked, once somebody was: by the last attempt, if there were several.
@@ -93,6 +96,7 @@ impl Settlement {
             outcome: Outcome::Interrupted,
             endpoint: None,
             gateway: None,
+            tenant: Tenant::anonymous(),
             rule: None,
             served: None,
             failed: Vec::new(),
@@ -184,6 +188,9 @@ impl Settlement {
         metadata.text("model_name_override", model);
         metadata.text("ai_service_backend_name", served.backend.service());
         metadata.text("route_name", &*served.route);
+        for (name, part) in self.tenant.parts() {
+            metadata.text(name, &**part);
+        }
         if let Some(model) = &self.response_model {
             metadata.text("response_model", &**model);
         }

@@ -109,6 +109,7 @@ pub fn log_settlement(settlement: &Settlement) {
         operation = settlement.endpoint.map_or("", |endpoint| endpoint.operation()),
         status = settlement.status,
         gateway = settlement.gateway.as_deref(),
+        tenant = (!settlement.tenant.is_anonymous()).then(|| tracing::field::display(&settlement.tenant)),
         route,
         backend = served.map(|served| &*served.backend.name),
         failed_backends = (!failed.is_empty()).then(|| failed.join(",")),
