@@ -191,7 +191,7 @@ impl Source {
         match &self.location {
             Location::File(path) => {
                 let stamps = vec![Stamp::of(path)];
-                let bytes = std::fs::read(path).map_err(|error| unreadable(path, error))?;
+                let bytes = read_file(path, u64::MAX).map_err(|error| unreadable(path, error))?;
                 Ok(Content { bytes, stamps })
             }
             Location::Bundle(path) => {

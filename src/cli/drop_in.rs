@@ -32,10 +32,10 @@ At level debug, headers and bodies are logged: credentials never, bodies only by
 -enableRedaction by their shape.")]
 pub(super) struct GoFlags {
     /// The filter configuration, YAML or JSON, read again whenever it changes
-    #[arg(long = "configPath", default_value = "", value_name = "FILE")]
+    #[arg(long = "configPath", default_value = "", hide_default_value = true, value_name = "FILE")]
     config_path: OsString,
     /// A folder with index.yaml and the parts of a filter configuration; goes before -configPath
-    #[arg(long = "configBundlePath", default_value = "", value_name = "FOLDER")]
+    #[arg(long = "configBundlePath", default_value = "", hide_default_value = true, value_name = "FOLDER")]
     config_bundle_path: OsString,
     /// Where Envoy connects: host:port or unix:///path
     #[arg(long = "extProcAddr", default_value = ":1063", value_name = "ADDRESS")]
@@ -79,7 +79,7 @@ pub(super) struct GoFlags {
     )]
     max_recv_msg_size: usize,
     /// Where tools (MCP) are to be served: host:port or unix:///path. They are not yet: the answer is 501
-    #[arg(long = "mcpAddr", default_value = "", value_name = "ADDRESS")]
+    #[arg(long = "mcpAddr", default_value = "", hide_default_value = true, value_name = "ADDRESS")]
     mcp_addr: String,
     /// The version that configurations have to name; `*` takes any. Not a flag of the Go implementation
     #[arg(long = "versionString", default_value = source::STAMP, env = "AIGW_ACCEPT_VERSION", value_name = "VERSION")]

@@ -121,6 +121,7 @@ fn costs_of_no_route(config: &Config) -> Vec<Problem> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -214,6 +215,50 @@ mod tests {
         let nameless = json!({"llmRequestCosts": [{"metadataKey": "k", "type": "TotalToken"}]});
         let error = loaded(&nameless, "*").unwrap_err().to_string();
         assert!(error.contains("routeName") && error.contains("line 1"), "{error}");
+    }
+
+    /// The same document with letters of names in another case, as `flips` says; keys of maps stay.
+    fn in_other_case(value: Value, flips: &mut impl Iterator<Item = bool>) -> Value {
+        let flip = |name: String, flips: &mut dyn Iterator<Item = bool>| -> String {
+            let other =
+                |c: char| if c.is_lowercase() { c.to_ascii_uppercase() } else { c.to_ascii_lowercase() };
+            name.chars().map(|c| if flips.next().unwrap_or(false) { other(c) } else { c }).collect()
+        };
+        match value {
+            Value::Array(items) => items.into_iter().map(|item| in_other_case(item, flips)).collect(),
+            Value::Object(members) => {
+                let member = |(name, value): (String, Value)| {
+                    let name = if name.starts_with('*') { name } else { flip(name, flips) };
+                    (name, in_other_case(value, flips))
+                };
+                Value::Object(members.into_iter().map(member).collect())
+            }
+            other => other,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn letter_case_of_names_means_nothing(flips in proptest::collection::vec(any::<bool>(), 400)) {
+            let document = json!({
+                "version": "dev", "uuid": "u",
+                "globalLLMRequestCosts": [{"metadataKey": "all", "type": "TotalToken"}],
+                "llmRequestCosts": [{"routeName": "d/r", "metadataKey": "k", "type": "CEL", "cel": "1u", "backend": "b", "model": "m"}],
+                "backends": [{
+                    "name": "b", "schema": {"name": "OpenAI", "prefix": "v2", "version": "x"}, "modelNameOverride": "n",
+                    "auth": {"azureAPIKey": {"key": "k"}},
+                    "httpHeaderMutation": {"set": [{"name": "x-a", "value": "b"}], "remove": ["x-b"]},
+                    "httpBodyMutation": {"set": [{"path": "a", "value": "b"}], "remove": ["c"]},
+                }],
+                "models": [{"Name": "m", "OwnedBy": "me", "CreatedAt": "2025-01-01T00:00:00Z"}],
+                "modelsByHost": {"*.example": [{"Name": "h", "OwnedBy": "me", "CreatedAt": ""}]},
+                "unscopedModels": [{"Name": "u", "OwnedBy": "me", "CreatedAt": ""}],
+            });
+            let exact: Config = serde_json::from_value(document.clone()).unwrap();
+            for text in forms(&in_other_case(document, &mut flips.into_iter())) {
+                prop_assert_eq!(parse(&text).unwrap().redacted(), exact.redacted(), "{}", text);
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use std::convert::Infallible;
 use std::os::unix::fs::MetadataExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -119,7 +120,12 @@ impl Watcher {
             return Ok(false);
         }
         self.content = Some(read);
-        let loaded = self.source.load(&content)?;
+        // A panic would be met again at every look.
+        let loaded = catch_unwind(AssertUnwindSafe(|| self.source.load(&content))).unwrap_or_else(|_| {
+            let (Location::File(path) | Location::Bundle(path)) = &self.source.location;
+            let error = "reading it failed in a way that is a mistake of this program".to_owned();
+            Err(SourceError::Malformed { name: path.display().to_string(), error })
+        })?;
         drop(content);
         for problem in loaded.problems {
             tracing::error!(%problem, "a part of the configuration is not served");
