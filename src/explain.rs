@@ -25,7 +25,7 @@ use crate::config::{self, HeaderMatchType, RuleMatch};
 use crate::diagnostics::suggest;
 use crate::endpoint::{ApiTarget, Endpoint};
 use crate::exchange::{
-    Arrival, Attempt, Exchange, ExchangeId, Handover, Input, MODEL_HEADER, Now, Step, matched_values,
+    Arrival, Attempt, Exchange, ExchangeId, Input, MODEL_HEADER, Now, Step, Violation, matched_values,
 };
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::Change;
@@ -320,16 +320,8 @@ fn verdict(
     headers: Headers,
 ) -> Verdict {
     let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
-    let id = ExchangeId { process: 0, number: 0 };
-    let mut exchange = Exchange::new(runtime.scope(&gateway.authority), id, Arc::default(), now);
-    let first = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
-    let step = match first {
-        Ok(Step::Continue(_)) => {
-            exchange.handle(Input::RequestBody { body: question.body(), end_of_stream: true }, now)
-        }
-        other => other,
-    };
-    let handover = exchange.handover().cloned();
+    let (mut exchange, step) = begin(runtime, gateway, question, headers, now);
+    let per_attempt = exchange.handover().is_some();
     let settled = exchange.settle(now.monotonic);
     let change = match step {
         Ok(Step::Continue(change)) => change,
@@ -356,23 +348,19 @@ fn verdict(
     match &described.fate {
         RuleFate::Forwarded(destinations) => {
             let mut backends: Vec<BackendChoice> = destinations.iter().map(choice).collect();
-            let provider_request = match chosen.zip(handover.as_ref()) {
-                Some(given) => {
-                    for (backend, destination) in backends.iter_mut().zip(destinations) {
-                        match attempt(runtime, gateway, given, destination, question, now) {
-                            Ok(request) => backend.provider_request = Some(request),
-                            Err(reason) => backend.refused = Some(reason),
-                        }
+            let provider_request = if let Some(rule) = chosen.filter(|_| per_attempt) {
+                for (backend, destination) in backends.iter_mut().zip(destinations) {
+                    let headers = question.headers(listener.hostname.as_deref());
+                    let (exchange, _) = begin(runtime, gateway, question, headers, now);
+                    match attempt(&exchange, rule, destination, question, now) {
+                        Ok(request) => backend.provider_request = Some(request),
+                        Err(reason) => backend.refused = Some(reason),
                     }
-                    None
                 }
-                None => Some(provider_request(
-                    &change,
-                    settled
-                        .as_ref()
-                        .and_then(|settled| settled.request_model.as_ref())
-                        .map(ToString::to_string),
-                )),
+                None
+            } else {
+                let model = settled.as_ref().and_then(|settled| settled.request_model.as_ref());
+                Some(provider_request(&change, model.map(ToString::to_string)))
             };
             backends.sort_by_key(|backend| backend.priority);
             Verdict::Forwarded { route, rule, backends, provider_request }
@@ -388,11 +376,30 @@ fn verdict(
     }
 }
 
-/// Puts the request through an attempt at one of its backends: what that is sent, or why it is sent nothing.
-fn attempt(
+/// Puts the request through an exchange, up to where it is sent on.
+fn begin(
     runtime: &Arc<Runtime>,
     gateway: &config::Gateway,
-    (rule, handover): (&Arc<Rule>, &Arc<Handover>),
+    question: &Question,
+    headers: Headers,
+    now: Now,
+) -> (Exchange, Result<Step, Violation>) {
+    let id = ExchangeId { process: 0, number: 0 };
+    let mut exchange = Exchange::new(runtime.scope(&gateway.authority), id, Arc::default(), now);
+    let first = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
+    let step = match first {
+        Ok(Step::Continue(_)) => {
+            exchange.handle(Input::RequestBody { body: question.body(), end_of_stream: true }, now)
+        }
+        other => other,
+    };
+    (exchange, step)
+}
+
+/// Puts the request of an exchange through an attempt at one of the backends: what that is sent, or why it is sent nothing.
+fn attempt(
+    exchange: &Exchange,
+    rule: &Rule,
     destination: &Destination,
     question: &Question,
     now: Now,
@@ -403,8 +410,7 @@ fn attempt(
         count: Some(1),
         ..Arrival::default()
     };
-    let scope = runtime.scope(&gateway.authority);
-    let mut attempt = Attempt::new(arrival, Some(Arc::clone(handover)), scope, Arc::default());
+    let mut attempt = Attempt::new(arrival, exchange.handover().cloned(), None, Arc::default());
     let headers = question.headers(None);
     match attempt.handle(Input::RequestHeaders { headers, end_of_stream: false }, now) {
         Ok(Step::Continue(change)) => {
@@ -460,7 +466,7 @@ fn provider_request(change: &Change, model: Option<String>) -> ProviderRequest {
         headers_removed: remove
             .iter()
             .map(|name| name.clone().into_owned())
-            .filter(|name| edits().all(|(set, _)| set != *name))
+            .filter(|name| edits().all(|(set, _)| set != *name) && !name.starts_with(INTERNAL_PREFIX))
             .collect(),
         credential,
         body_changed: change.body != crate::mutation::BodyChange::Keep,

@@ -26,6 +26,20 @@ pub enum ApiSchemaName {
     AWSAnthropic,
 }
 
+impl ApiSchemaName {
+    /// Every dialect.
+    pub const ALL: [Self; 8] = [
+        Self::OpenAI,
+        Self::Cohere,
+        Self::AWSBedrock,
+        Self::AzureOpenAI,
+        Self::GCPVertexAI,
+        Self::GCPAnthropic,
+        Self::Anthropic,
+        Self::AWSAnthropic,
+    ];
+}
+
 /// Writes whole numbers without a fraction, whatever they came as.
 fn number<S: Serializer>(number: &Option<f64>, serializer: S) -> Result<S::Ok, S::Error> {
     /// Beyond it not every whole number is a double.

@@ -33,7 +33,8 @@ pub(super) struct CompiledRule {
     /// The first backend, or what stands for it where there is none.
     pub(super) name: String,
     fate: Fate,
-    /// Whether the backends are of several kinds, so that each attempt is translated and signed for the one it goes to.
+    /// Whether the backends are of several kinds or in an order, so that each attempt is translated and signed for the one it
+    /// goes to.
     per_attempt: bool,
     limits: Limits,
 }
@@ -136,7 +137,9 @@ pub(super) fn compile(
         return without(Fate::NoBackend);
     };
     diagnostics.extend(unweighed(route, &field, &backends));
-    let per_attempt = backends.iter().any(|backend| !backend.is_like(first));
+    // Of backends in an order it has to be known who served, although one reply could do for all of them.
+    let per_attempt =
+        backends.iter().any(|backend| !backend.is_like(first) || backend.priority != first.priority);
     CompiledRule { name: first.name.clone(), fate: Fate::Forward, backends, per_attempt, limits }
 }
 
@@ -307,9 +310,8 @@ impl CompiledRule {
 
     /// Whether Envoy chooses a backend for each attempt, and not one for all of them.
     fn is_gathered(&self, traffic: &Traffic) -> bool {
-        let prioritised = self.backends.windows(2).any(|pair| pair[0].priority != pair[1].priority);
         let another = traffic.retry.is_some() || traffic.cluster.health_check.is_some();
-        self.per_attempt || prioritised || (another && self.backends.len() > 1)
+        self.per_attempt || (another && self.backends.len() > 1)
     }
 
     /// The value Envoy's routes demand for this rule on one listener, where the backends are these clusters.

@@ -6,11 +6,13 @@ use std::rc::Rc;
 
 use crate::config::{ApiSchema, ApiSchemaName};
 use crate::diagnostics::{Diagnostics, suggest};
+use crate::endpoint::Endpoint;
 use crate::resources::aigateway::{
     AIServiceBackend, HTTPBodyMutation, HTTPHeaderMutation, VersionedAPISchema,
 };
 use crate::resources::envoy_gateway::Backend;
 use crate::resources::{Located, Snapshot};
+use crate::translate::Pair;
 
 use super::credentials::{self, Credential};
 use super::destinations::Destinations;
@@ -161,6 +163,15 @@ impl<'a> Services<'a> {
 fn schema(backend: &Located<AIServiceBackend>, diagnostics: &mut Diagnostics) -> Option<ApiSchema> {
     let VersionedAPISchema { name, version, prefix } = &backend.spec.schema;
     let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
+    if !is_spoken(*name) {
+        let all = ApiSchemaName::ALL.into_iter().filter(|name| is_spoken(*name));
+        let spoken: Vec<String> = all.map(|name| format!("{name:?}")).collect();
+        let message =
+            format!("backends that speak {name:?} are not supported yet; {} are", spoken.join(", "));
+        let help = "the rules that lead to it are left out until then";
+        diagnostics.push(backend.warning("spec.schema.name", message).help(help));
+        return None;
+    }
     match name {
         ApiSchemaName::OpenAI | ApiSchemaName::Anthropic => {
             if filled(version) {
@@ -177,18 +188,16 @@ fn schema(backend: &Located<AIServiceBackend>, diagnostics: &mut Diagnostics) ->
                 return None;
             }
         }
-        ApiSchemaName::Cohere => {}
-        ApiSchemaName::AWSBedrock
+        ApiSchemaName::Cohere
+        | ApiSchemaName::AWSBedrock
         | ApiSchemaName::AWSAnthropic
         | ApiSchemaName::GCPVertexAI
-        | ApiSchemaName::GCPAnthropic => {
-            let message = format!(
-                "backends that speak {name:?} are not supported yet; OpenAI, AzureOpenAI, Anthropic and Cohere are"
-            );
-            let help = "the rules that lead to it are left out until then";
-            diagnostics.push(backend.warning("spec.schema.name", message).help(help));
-            return None;
-        }
+        | ApiSchemaName::GCPAnthropic => {}
     }
     Some(ApiSchema { name: *name, version: version.clone(), prefix: prefix.clone() })
+}
+
+/// Whether any request can be sent in a dialect.
+fn is_spoken(name: ApiSchemaName) -> bool {
+    Endpoint::ALL.into_iter().any(|endpoint| Pair::of(endpoint, name).is_some())
 }

@@ -36,6 +36,8 @@ spec:
     backendRefs: [{name: missing}]
   - matches: [{headers: [{name: x-ai-eg-model, value: idle}]}]
     backendRefs: [{name: one, weight: 0}]
+  - matches: [{headers: [{name: x-ai-eg-model, value: spare}]}]
+    backendRefs: [{name: one, priority: 7}, {name: azure, weight: 3, modelNameOverride: deployment-1}, {name: azure}]
 ---
 apiVersion: aigateway.envoyproxy.io/v1beta1
 kind: AIGatewayRoute
@@ -130,6 +132,8 @@ fn text() {
         "model=gpt-5",
         "model=broken",
         "model=idle",
+        "model=spare",
+        "model=spare path=/v1/completions",
         "",
         "model=gpt-4 path=/v1/messages",
         "model=gpt-4 path=/cohere/v2/rerank",
@@ -145,7 +149,11 @@ fn text() {
 
 #[test]
 fn json() {
-    insta::assert_json_snapshot!([explained("model=gpt-4 header=x-tenant:gold-7"), explained("model=gpt-5")]);
+    insta::assert_json_snapshot!([
+        explained("model=gpt-4 header=x-tenant:gold-7"),
+        explained("model=gpt-5"),
+        explained("model=spare")
+    ]);
 }
 
 #[test]
@@ -167,7 +175,7 @@ fn text_cannot_drive_the_terminal() {
 proptest! {
     #[test]
     fn what_is_told_is_what_would_happen(
-        model in "gpt-4|gpt-5|broken|",
+        model in "gpt-4|gpt-5|broken|spare|",
         tenant in "gold-1|silver|",
         twice in any::<bool>(),
     ) {

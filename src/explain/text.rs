@@ -33,10 +33,10 @@ impl Explanation {
                 for backend in backends {
                     line("backend", &backend_line(backend, backends));
                     if let Some(reason) = &backend.refused {
-                        line("  fails", reason);
+                        line(" fails", reason);
                     }
                     for (name, text) in backend.provider_request.iter().flat_map(provider_lines) {
-                        line(&format!("  {name}"), &text);
+                        line(&format!(" {name}"), &text);
                     }
                 }
                 let lines = provider_request.iter().flat_map(provider_lines);

@@ -14,7 +14,7 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::http::post;
 use crate::support::planes::{GRACE, Planes};
 use crate::support::provider::{Provider, Seen, answer};
-use crate::support::{until, yaml};
+use crate::support::{shared_data, until, yaml};
 
 const CHAT: &str = "/v1/chat/completions";
 const REQUEST: &str = r#"{"model":"m","messages":[]}"#;
@@ -207,6 +207,49 @@ async fn silence_before_the_first_token_is_a_failure_and_silence_after_it_an_end
         assert_eq!(whole, answered_by == "two", "{fault}");
         assert_eq!(two.counters().requests, u64::from(answered_by == "two"));
     }
+}
+
+/// The files of an example.
+fn example(folder: &std::path::Path, name: &str, files: [&str; 2]) -> String {
+    let read = |file| std::fs::read_to_string(folder.join("examples").join(name).join(file)).unwrap();
+    files.map(read).join("\n---\n")
+}
+
+/// The resources with a Service's address in place of its name.
+fn at(resources: &str, hostname: &str, port: u16, addr: std::net::SocketAddr) -> String {
+    let named = format!("fqdn:\n        hostname: {hostname}\n        port: {port}\n");
+    assert!(resources.contains(&named), "{hostname} is not there");
+    resources
+        .replace(&named, &format!("ip:\n        address: {}\n        port: {}\n", addr.ip(), addr.port()))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_silent_backends_works() {
+    let Some(data) = shared_data() else { return };
+    let unchanged = example(&data, "stream_idle_timeout", ["base.yaml", "backends.yaml"]);
+    let silent = Backend::start(&["--fault", "stall"]).await;
+    let half = Backend::start(&["--fault", "stall:1", "--chunks", "3"]).await;
+    let host = |name: &str| format!("stream-idle-timeout-{name}.default.svc.cluster.local");
+    let moved = at(&unchanged, &host("silent"), 8080, silent.addr);
+    let moved = at(&moved, &host("semi-silent"), 8080, half.addr);
+    let moved = moved.replace("streamIdleTimeout: 5s", "streamIdleTimeout: 500ms");
+    let request = |model: &str| {
+        format!(r#"{{"model":"stream-idle-timeout-{model}-demo","stream":true,"messages":[]}}"#)
+    };
+    // As they are, the first backends are names that nobody on this machine knows.
+    for (resources, half_answers) in [(unchanged, false), (moved, true)] {
+        let Some(setup) = Setup::new().await else { return };
+        let gateway = setup.yaml(resources).start().await;
+        let answer = gateway.peer().send(post(CHAT, &[], request("silent"))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+        let response = gateway.peer().open(post(CHAT, &[], request("semi-silent"))).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        let body = http_body_util::BodyExt::collect(response.into_body()).await;
+        let whole = body.is_ok_and(|body| body.to_bytes().ends_with(b"data: [DONE]\n\n"));
+        assert_eq!(whole, !half_answers);
+    }
+    assert_eq!((silent.counters().requests, half.counters().requests), (1, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

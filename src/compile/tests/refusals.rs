@@ -128,12 +128,12 @@ fn credentials_that_are_not_there() {
 
 #[test]
 fn dialects_that_come_later() {
-    let bedrock = backend("one", "").replace("{name: OpenAI}", "{name: AWSBedrock}");
+    let claude = backend("one", "").replace("{name: OpenAI}", "{name: AWSAnthropic}");
     refused(
         &model_rule("a", "{name: one}"),
-        &bedrock,
+        &claude,
         404,
-        &["AWSBedrock are not supported yet", "spec.schema.name"],
+        &["AWSAnthropic are not supported yet", "spec.schema.name"],
     );
     let azure = backend("one", "").replace("{name: OpenAI}", "{name: AzureOpenAI}");
     refused(&model_rule("a", "{name: one}"), &azure, 404, &["AzureOpenAI needs `version`"]);
