@@ -12,6 +12,7 @@ use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRule, AIGatewayR
 use crate::resources::{Located, Snapshot};
 
 use super::backend_traffic::Traffic;
+use super::credentials::Kind;
 use super::digest::Digest;
 use super::failover::{self, Gathered, Way};
 use super::grants::{From, To, allowed, missing};
@@ -138,8 +139,9 @@ pub(super) fn compile(
     };
     diagnostics.extend(unweighed(route, &field, &backends));
     // Of backends in an order it has to be known who served, although one reply could do for all of them.
-    let per_attempt =
-        backends.iter().any(|backend| !backend.is_like(first) || backend.priority != first.priority);
+    let per_attempt = backends.iter().any(|backend| {
+        !backend.is_like(first) || backend.priority != first.priority || backend.is_signed_for_its_host()
+    });
     CompiledRule { name: first.name.clone(), fate: Fate::Forward, backends, per_attempt, limits }
 }
 
@@ -211,6 +213,26 @@ impl RuleBackend {
             && self.model_name_override == other.model_name_override
             && self.header_mutation == other.header_mutation
             && self.body_mutation == other.body_mutation
+            && (!self.is_signed_for_host() || self.host() == other.host())
+    }
+
+    /// Whether what is sent depends on the host name.
+    fn is_signed_for_host(&self) -> bool {
+        self.service.credential.as_ref().is_some_and(|credential| credential.kind == Kind::Aws)
+    }
+
+    /// Whether it depends on which of several host names Envoy chooses.
+    fn is_signed_for_its_host(&self) -> bool {
+        let mut names = self.hosts();
+        let first = names.next();
+        self.is_signed_for_host() && names.any(|name| Some(name) != first)
+    }
+
+    /// The names Envoy asks for, address by address.
+    fn hosts(&self) -> impl Iterator<Item = Option<&str>> {
+        let ClusterPlan { endpoints, tls, .. } = &self.service.cluster;
+        let proven = tls.as_ref().map(|tls| tls.hostname.as_str());
+        endpoints.iter().map(move |endpoint| endpoint.hostname().or(proven))
     }
 
     fn public(&self, cluster: &ClusterPlan) -> Value {
@@ -234,14 +256,14 @@ impl RuleBackend {
             weight: self.weight,
             priority: self.priority,
             addresses: endpoints.iter().map(Endpoint::to_string).collect(),
-            hosts: endpoints.iter().filter_map(Endpoint::hostname).map(str::to_owned).collect(),
+            hosts: self.hosts().flatten().map(str::to_owned).collect(),
             tls: tls.as_ref().map(|tls| tls.hostname.clone()),
         }
     }
 
     /// The name Envoy asks for, where all addresses have the same.
     fn host(&self) -> Option<&str> {
-        let mut names = self.service.cluster.endpoints.iter().map(Endpoint::hostname);
+        let mut names = self.hosts();
         let first = names.next()??;
         names.all(|name| name == Some(first)).then_some(first)
     }

@@ -9,14 +9,9 @@ use serde_json::Value;
 use crate::support::shared_data;
 
 /// Examples that ask for what is not served yet, with the words that warn of it.
-const LATER: [(&str, &str); 8] = [
+const LATER: [(&str, &str); 3] = [
     ("aigwroute.yaml", "InferencePool is not supported yet"),
-    ("provider_fallback/base.yaml", "credentials of type AWSCredentials are not supported yet"),
-    ("azure_openai.yaml", "AzureCredentials are not supported yet"),
-    ("aws-pod-identity.yaml", "credentials of type AWSCredentials are not supported yet"),
-    ("aws-irsa.yaml", "credentials of type AWSCredentials are not supported yet"),
     ("aws-bedrock-openai-anthropic.yaml", "AWSAnthropic are not supported yet"),
-    ("aws.yaml", "credentials of type AWSCredentials are not supported yet"),
     ("gcp_vertex.yaml", "GCPVertexAI are not supported yet"),
 ];
 

@@ -240,3 +240,21 @@ fn a_fallback_that_cannot_be_used_does_not_take_the_rule_with_it() {
     let compiled = broken("one");
     assert_eq!(virtual_hosts(&compiled, 0)[0]["routes"][0]["direct_response"]["status"], 404);
 }
+
+#[test]
+fn signatures_over_the_host_are_made_for_the_host_that_is_chosen() {
+    let aws = key("one", "x")
+        .replace("type: APIKey", "type: AWSCredentials")
+        .replace(
+            "apiKey: {secretRef: {name: one-key}}",
+            "awsCredentials: {region: here, credentialsFile: {secretRef: {name: one-key}}}",
+        )
+        .replace(
+            "apiKey: x",
+            "credentials: \"[default]\\naws_access_key_id = a\\naws_secret_access_key = b\"",
+        );
+    let text = [GATEWAY, &route("r", &model_rule("m", "{name: one}")), &backend("one", ""), &aws].concat();
+    assert!(attempts(&compile_clean(&text)).is_empty());
+    let another = "}}, {fqdn: {hostname: one.example.org, port: 8080}}]";
+    assert_eq!(attempts(&compile_clean(&text.replacen("}}]", another, 1))).len(), 1);
+}
