@@ -17,7 +17,9 @@ use tokio::sync::watch;
 use tonic::{Code, Status};
 
 use crate::extproc::{Envoy, USAGE, channel, code, headers, request_body, response_body, response_headers};
-use crate::support::http::{Peer, get, post};
+use crate::support::backend::{Backend, header};
+use crate::support::classic;
+use crate::support::http::{Peer, collect, get, post};
 use crate::support::{spawn, until};
 
 const READY: &str = "AI Gateway External Processor is ready";
@@ -433,4 +435,50 @@ async fn any_version_can_be_let_in() {
     command.env("AIGW_ACCEPT_VERSION", "*");
     drop(Process::start(command, folder.path("s")).await);
     drop(folder.start(&["-configPath", &config, "-versionString", "v7.8.9"]).await);
+}
+
+/// What a controller writes for one backend with this key.
+fn signing(key: &str) -> String {
+    classic::document(&[json!({"schema": {"name": "OpenAI"}, "auth": {"apiKey": {"key": key}}})]).to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn under_envoy_neither_new_configurations_nor_the_end_lose_a_request() {
+    const CHAT: &str = "/v1/chat/completions";
+    let backend = Backend::start(&["--chunks", "50"]).await;
+    let setup =
+        classic::Setup { backends: &[&backend], config: Vec::new(), picked: false, asks: [&[0], &[0]] };
+    let Some(envoy) = classic::envoy(&setup).await else { return };
+    let folder = Folder::new();
+    folder.write_bundle(&signing("key-0"));
+    let socket = envoy.path().join("extproc0.sock");
+    let address = format!("unix://{}", socket.display());
+    let bundle = folder.0.path().to_str().unwrap();
+    let command =
+        folder.command(&["-configBundlePath", bundle, "-extProcAddr", &address, "-drainDelay", "0"]);
+    let mut process = Process::start(command, socket.clone()).await;
+
+    let peer = envoy.peer("http.sock");
+    let body = r#"{"model":"m","messages":[]}"#;
+    for edition in 1..=5 {
+        let key = format!("key-{edition}");
+        folder.write_bundle(&signing(&key));
+        until(&key, async || {
+            let answers = (0..4).map(|_| peer.send(post(CHAT, &[], body)));
+            for answer in futures_util::future::join_all(answers).await {
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }
+            header(&backend.last(), "authorization") == [format!("Bearer {key}")]
+        })
+        .await;
+    }
+
+    let stream = r#"{"model":"m","stream":true,"messages":[]}"#;
+    let answer = peer.open(post(CHAT, &[("x-testbackend-pace", "10ms")], stream)).await.unwrap();
+    process.signal("-TERM");
+    until("the listener is closed", async || !exists(&socket)).await;
+    let answer = collect(answer).await;
+    assert_eq!(answer.status, 200);
+    assert!(answer.text().ends_with("data: [DONE]\n\n"), "{}", answer.text());
+    assert!(process.ended().await.success());
 }

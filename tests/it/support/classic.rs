@@ -50,9 +50,14 @@ pub(crate) fn document(config: &[Value]) -> Value {
     })
 }
 
+/// Envoy alone. It looks for the first processor at `extproc0.sock` in its folder.
+pub(crate) async fn envoy(setup: &Setup<'_>) -> Option<Envoy> {
+    Envoy::start(|dir| bootstrap(setup, dir)).await
+}
+
 impl Rig {
     pub(crate) async fn start(setup: Setup<'_>) -> Option<Self> {
-        let envoy = Envoy::start(|dir| bootstrap(&setup, dir)).await?;
+        let envoy = envoy(&setup).await?;
         let processors = [0, 1].map(|index| {
             let slot = Slot::default();
             let listen = Listen::Unix(envoy.path().join(format!("extproc{index}.sock")));
