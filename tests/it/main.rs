@@ -9,6 +9,7 @@
 mod autoconfig;
 mod check;
 mod classic;
+mod credentials;
 mod ending;
 mod envoy_validate;
 mod errors;

@@ -7,6 +7,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod planes;
 pub(crate) mod provider;
+pub(crate) mod sigv4;
 pub(crate) mod yaml;
 
 use std::io::Write;
