@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch as channel;
@@ -25,6 +26,9 @@ use crate::runtime::{Problem, Runtime};
 /// The runtime in force. Readers never wait; whoever wants to know of a change can.
 #[derive(Debug, Clone)]
 pub struct Slot(Arc<Inner>);
+
+/// How long a change waits for credentials that have to be fetched first.
+const FETCH: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 struct Inner {
@@ -55,6 +59,19 @@ impl Slot {
     /// What keeps the credentials of published runtimes fresh.
     pub fn credentials(&self) -> &Keeper {
         &self.0.credentials
+    }
+
+    /// Waits for the credentials of a runtime that is about to be published, for a few seconds at most: a change must not refuse
+    /// requests for want of what is on its way.
+    pub async fn prepare(&self, runtime: &Runtime) {
+        self.0.credentials.ready(runtime, FETCH).await;
+    }
+
+    /// As [`Slot::prepare`], for the runtime in force.
+    pub async fn ready(&self) {
+        if let Some(runtime) = self.load() {
+            self.prepare(&runtime).await;
+        }
     }
 
     /// How many runtimes were published so far.

@@ -182,6 +182,7 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
     if addresses.is_empty() {
         return Err(RunError::Refused);
     }
+    slot.ready().await;
     let report = report::Report { compiled, addresses: &addresses, admin: processor.admin(), envoy: &binary };
     write(&report.to_string())?;
     let (held, admin) = (compiled.envoy.clone(), envoy.admin.clone());

@@ -127,9 +127,10 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
         habits,
         ..ProcessorOptions::new(listen, slot.clone())
     })?;
-    let mut watcher = Watcher::new(source, slot);
+    let mut watcher = Watcher::new(source, slot.clone());
     let watcher = tokio::task::spawn_blocking(move || watcher.first().map(|()| watcher)).await?;
     let watcher = watcher.context("the configuration cannot be used")?;
+    slot.ready().await;
     let version = source::STAMP;
     tracing::info!(version, listen = %processor.listen(), admin = processor.admin().map(tracing::field::display), "serving");
     eprintln!("AI Gateway External Processor is ready");

@@ -1,5 +1,6 @@
 //! Small resources in, both configurations out.
 
+mod credentials;
 mod failover;
 mod golden;
 mod https;

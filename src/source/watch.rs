@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use ring::digest::{Digest, SHA256, digest};
+use tokio::runtime::Handle;
 
 use super::{Location, Slot, Source, SourceError};
 
@@ -63,12 +64,14 @@ pub struct Watcher {
     content: Option<Digest>,
     /// The last failure that was reported.
     reported: Option<String>,
+    /// On this, the credentials of what is new are waited for; nothing if they are not.
+    waits_on: Option<Handle>,
 }
 
 impl Watcher {
     /// A watcher that has not looked yet.
     pub fn new(source: Source, slot: Slot) -> Self {
-        Self { source, slot, stamps: None, content: None, reported: None }
+        Self { source, slot, stamps: None, content: None, reported: None, waits_on: None }
     }
 
     /// Loads the configuration for the first time. A bundle of which not all has arrived is no failure: there is nothing to
@@ -131,6 +134,9 @@ impl Watcher {
             tracing::error!(%problem, "a part of the configuration is not served");
         }
         let (Location::File(path) | Location::Bundle(path)) = &self.source.location;
+        if let Some(handle) = &self.waits_on {
+            handle.block_on(self.slot.prepare(&loaded.runtime));
+        }
         drop(self.slot.publish(loaded.runtime));
         tracing::info!(path = %path.display(), uuid = loaded.uuid, version = loaded.version, "configuration loaded");
         Ok(true)
@@ -142,6 +148,7 @@ pub async fn follow(mut watcher: Watcher) -> Infallible {
     loop {
         tokio::time::sleep(EVERY).await;
         let (source, slot) = (watcher.source.clone(), watcher.slot.clone());
+        watcher.waits_on = Some(Handle::current());
         // Reading and compiling a large configuration takes a while, and files may be on a network.
         let polled = tokio::task::spawn_blocking(move || {
             watcher.poll();

@@ -29,9 +29,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// How long after a change the old routes go, at the earliest: the next change may be on its way.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How long a change waits for credentials that have to be fetched first.
-const FETCH: Duration = Duration::from_secs(5);
-
 /// Everything a change needs.
 pub(super) struct Reloader {
     pub(super) inputs: Inputs,
@@ -136,7 +133,7 @@ impl Reloader {
             tracing::error!(target: LOG, "{problem}");
         }
         // Until then the old runtime serves, with its own credentials.
-        self.slot.credentials().ready(&runtime, FETCH).await;
+        self.slot.prepare(&runtime).await;
         self.earlier.extend(self.slot.publish(runtime));
         Ok(())
     }

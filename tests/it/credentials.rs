@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
-use ai_gateway::auth::{
-    AwsTarget, Credential, CredentialMetadata, SigningRequest, aws_keys_of_file,
-};
+use ai_gateway::auth::{AwsTarget, Credential, CredentialMetadata, SigningRequest, aws_keys_of_file};
 use ai_gateway::headers::{HeaderEdits, Headers};
 use ai_gateway::testbackend::Recorded;
 
@@ -27,11 +25,18 @@ const BROUGHT: Known = Known { id: "AKIDBROUGHT", secret: "brought/secret", toke
 /// The signer against the stand-in's own arithmetic, where Envoy would not let everything pass.
 #[test]
 fn signatures_are_those_of_the_standard() {
-    let file = "[default]\naws_access_key_id = AKID\naws_secret_access_key = s/e+cret\naws_session_token = t/o+k=\n";
+    let file =
+        "[default]\naws_access_key_id = AKID\naws_secret_access_key = s/e+cret\naws_session_token = t/o+k=\n";
     let body = br#"{"messages":[{"role":"user","content":[{"text":"h\u00e9"}]}]}"#;
     for (target, host) in [
-        ("/model/anthropic.claude-3-5-sonnet-20240620-v1%3A0/converse", "bedrock-runtime.eu-west-1.amazonaws.com"),
-        ("/model/arn%3Aaws%3Abedrock%3Aeu-west-1%3A1%3Ainference-profile%2Fx/converse-stream", "vpce.example.com"),
+        (
+            "/model/anthropic.claude-3-5-sonnet-20240620-v1%3A0/converse",
+            "bedrock-runtime.eu-west-1.amazonaws.com",
+        ),
+        (
+            "/model/arn%3Aaws%3Abedrock%3Aeu-west-1%3A1%3Ainference-profile%2Fx/converse-stream",
+            "vpce.example.com",
+        ),
         ("/model/a:b/invoke?b=2&a=1&a=0", "localhost"),
         ("/", "localhost"),
     ] {
@@ -70,8 +75,10 @@ fn signatures_are_those_of_the_standard() {
 /// A backend that is asked for by name, as providers are.
 fn named(name: &str, backend: &Backend) -> String {
     let port = backend.addr.port();
-    yaml::backend(name, backend.addr)
-        .replace(&format!("ip: {{address: 127.0.0.1, port: {port}}}"), &format!("fqdn: {{hostname: localhost, port: {port}}}"))
+    yaml::backend(name, backend.addr).replace(
+        &format!("ip: {{address: 127.0.0.1, port: {port}}}"),
+        &format!("fqdn: {{hostname: localhost, port: {port}}}"),
+    )
 }
 
 fn policy(name: &str, spec: &str, secret: &str) -> String {
@@ -96,7 +103,9 @@ stringData: {secret}
 fn aws(name: &str) -> String {
     let Known { id, secret, token } = CONFIGURED;
     let token = token.unwrap();
-    let file = format!("[default]\\naws_access_key_id = {id}\\naws_secret_access_key = {secret}\\naws_session_token = {token}\\n");
+    let file = format!(
+        "[default]\\naws_access_key_id = {id}\\naws_secret_access_key = {secret}\\naws_session_token = {token}\\n"
+    );
     policy(
         name,
         &format!(
@@ -113,11 +122,13 @@ async fn a_request_to_aws_is_signed_as_it_is_received() {
     let Some(setup) = Setup::new().await else { return };
     let backend = Backend::start(&[]).await;
     let gateway = setup
-        .yaml(yaml::gateway("50Mi") + &named("one", &backend) + &aws("one") + &yaml::route(&[("m", "one")], ""))
+        .yaml(
+            yaml::gateway("50Mi") + &named("one", &backend) + &aws("one") + &yaml::route(&[("m", "one")], ""),
+        )
         .start()
         .await;
     let received = async |headers: &[(&str, &str)], body: &str| -> Recorded {
-        let answer = gateway.peer().send(post(CHAT, headers, body)).await;
+        let answer = gateway.peer().send(post(CHAT, headers, body.to_owned())).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         backend.last()
     };
@@ -128,14 +139,18 @@ async fn a_request_to_aws_is_signed_as_it_is_received() {
         ("x-amz-security-token", "client-token"),
         ("x-amz-content-sha256", "UNSIGNED-PAYLOAD"),
     ];
-    let large = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(1 << 20));
+    let large =
+        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{}"}}]}}"#, "x".repeat(1 << 20));
     // A stream without usage is changed on its way; the signature is over what arrives.
     let changed = r#"{"model":"m","messages":[],"stream":true}"#;
     for (headers, body) in [(&[][..], BODY), (&of_client, BODY), (&[], &large), (&[], changed)] {
         let recorded = received(headers, body).await;
         verify(&recorded, &CONFIGURED, "localhost", "eu-west-1");
         let text = serde_json::to_string(&recorded.headers).unwrap();
-        assert!(!text.contains("CLIENT") && !text.contains("client-token") && !text.contains("UNSIGNED"), "{text}");
+        assert!(
+            !text.contains("CLIENT") && !text.contains("client-token") && !text.contains("UNSIGNED"),
+            "{text}"
+        );
     }
 
     // A client with keys of its own signs with those, and they go no further.
@@ -192,7 +207,11 @@ async fn a_token_that_cannot_be_fetched_is_told_and_nothing_is_sent_without_it()
     let admin = gateway.admin();
     let health = admin.send(get("/health")).await;
     assert_eq!(health.status, 200);
-    assert!(health.text().contains("default/one") && health.text().contains("temporarily_unavailable"), "{}", health.text());
+    assert!(
+        health.text().contains("default/one") && health.text().contains("temporarily_unavailable"),
+        "{}",
+        health.text()
+    );
     let metrics = admin.send(get("/metrics")).await.text();
     let failures = metrics.lines().find(|line| line.starts_with("aigw_credential_refresh_failures_total{"));
     assert!(failures.is_some_and(|line| line.contains("default/one") && !line.ends_with(" 0")), "{metrics}");

@@ -121,6 +121,15 @@ impl Gateway {
         Peer::Tcp(self.addr)
     }
 
+    /// Where `/health` and `/metrics` are.
+    pub(crate) fn admin(&self) -> Peer {
+        let lines = self.lines().join("\n");
+        let metrics =
+            lines.split_whitespace().find_map(|word| word.strip_suffix("/metrics")).expect("announced");
+        let addr = metrics.trim_start_matches("http://").replace("localhost", "127.0.0.1");
+        Peer::Tcp(addr.parse().expect("an address"))
+    }
+
     /// Where a listener is.
     pub(crate) fn listener(&self, name: &str) -> SocketAddr {
         let lines = self.lines();
