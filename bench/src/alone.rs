@@ -98,18 +98,18 @@ pub async fn serving(socket: &Path, authority: &str, model: &str) -> anyhow::Res
     }
 }
 
-/// Milliseconds from the start of the process to its first answer.
+/// Milliseconds from the start of the process to its first answer, and its resident memory then.
 pub async fn startup(
     files: &Files,
     listener: Listener,
     config: &Path,
     authority: &str,
-) -> anyhow::Result<f64> {
+) -> anyhow::Result<(f64, u64)> {
     let name = format!("startup-{}", listener.name());
     let start = Instant::now();
-    let _process = files.processor(listener, &name, config)?;
+    let process = files.processor(listener, &name, config)?;
     serving(&files.path(&format!("{name}.sock")), authority, "bench-model").await?;
-    Ok(start.elapsed().as_secs_f64() * 1e3)
+    Ok((start.elapsed().as_secs_f64() * 1e3, procfs::rss(process.pid())?))
 }
 
 /// Bytes of resident memory that each of `count` idle streams adds to a fresh processor.

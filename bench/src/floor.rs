@@ -1,7 +1,7 @@
-//! The do-nothing processor: what the protocol itself costs, and so the least a processor in Rust can cost.
+//! The do-nothing processor: what the protocol itself costs a processor in Rust that takes no pains.
 //!
 //! It does what every AI gateway must: reads `model`, sets two headers, has the route chosen anew, looks for usage in the
-//! answer. Nothing is configured, accounted, logged or kept. Its server is set up like the gateway's.
+//! answer. Nothing is configured, accounted, logged or kept. It is served by tonic as tonic comes.
 
 use std::borrow::Cow;
 use std::path::Path;

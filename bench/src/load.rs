@@ -36,6 +36,13 @@ impl Call {
         Self { body: body.into(), headers: Vec::new() }
     }
 
+    /// The same, for another model.
+    pub fn of_model(mut self, model: &str) -> Self {
+        let text = String::from_utf8_lossy(&self.body);
+        self.body = text.replacen("bench-model", model, 1).into();
+        self
+    }
+
     fn request(&self) -> anyhow::Result<Request<Full<Bytes>>> {
         let mut request = Request::post("/v1/chat/completions")
             .header(HOST, "bench.example")
@@ -69,7 +76,8 @@ impl Connection {
         Ok(response)
     }
 
-    async fn exchange(&mut self, call: &Call) -> anyhow::Result<()> {
+    /// Sends a request and takes its answer to the end.
+    pub async fn exchange(&mut self, call: &Call) -> anyhow::Result<()> {
         let mut body = self.send(call).await?.into_body();
         while let Some(frame) = body.frame().await {
             frame?;

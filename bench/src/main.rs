@@ -3,6 +3,7 @@
 //! `bench/RESULTS.md` says how to read what comes out.
 
 mod alone;
+mod edits;
 mod floor;
 mod load;
 mod peers;

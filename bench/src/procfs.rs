@@ -35,6 +35,15 @@ pub fn rss(pid: u32) -> anyhow::Result<u64> {
     Ok(kilobytes * 1024)
 }
 
+/// A process that this one started.
+pub fn child(pid: u32) -> anyhow::Result<u32> {
+    let mut children = String::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process has ended")? {
+        children += &fs::read_to_string(task?.path().join("children")).unwrap_or_default();
+    }
+    children.split_whitespace().next().and_then(|pid| pid.parse().ok()).context("it has no child")
+}
+
 /// Cores and model of the processor.
 pub fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -283,6 +283,13 @@ fn document(compiled: &Compiled) -> String {
     compiled.config.redacted().to_string().replace("[REDACTED]", "sk-bench-0123456789abcdef0123456789abcdef")
 }
 
+/// The resources of a gateway without routes, and a route with a place for its model.
+pub fn split_resources(port: u16) -> (String, String) {
+    let template = include_str!("resources.yaml").replace("${PORT}", &port.to_string());
+    let (others, route) = template.rsplit_once("---\n").unwrap_or_default();
+    (others.to_owned(), route.to_owned())
+}
+
 /// The measured rule comes first; `others` more follow, in routes of their own with as many rules as a route may have.
 fn resources(port: u16, others: usize, model: &str) -> String {
     const MOST_RULES: usize = 15;

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::alone;
+use crate::edits;
 use crate::load::{Call, Clients};
 use crate::procfs;
 use crate::report::{Cell, Cells, Mark, Row, Spread, line, verdict};
@@ -20,7 +21,7 @@ pub struct Options {
     /// A smoke run of about a minute: everything once and briefly
     #[arg(long, env = "BENCH_QUICK", value_parser = clap::builder::FalseyValueParser::new())]
     quick: bool,
-    /// Only these: small, 100k, 1m, stream, slow-stream, idle, startup, reload
+    /// Only these: small, 100k, 1m, stream, slow-stream, idle, startup, reload, edits
     #[arg(long, env = "BENCH_ONLY", value_delimiter = ',', value_name = "WORKLOADS")]
     only: Vec<String>,
     /// How many rounds [default: 5]
@@ -48,6 +49,9 @@ const MARKS: [Mark; 3] = [
 
 /// Bytes an idle stream may hold.
 const IDLE_MARK: f64 = 16.0 * 1024.0;
+
+/// Milliseconds until an edit has to be in force.
+const EDIT_MARK: f64 = 1000.0;
 
 impl Options {
     fn wants(&self, workload: &str) -> bool {
@@ -80,6 +84,9 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
     }
     if options.wants("reload") {
         reload(&rig, options).await?;
+    }
+    if options.wants("edits") {
+        edited(options).await?;
     }
     eprintln!("done in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
@@ -180,11 +187,20 @@ async fn alone(rig: &Rig, options: &Options) -> anyhow::Result<()> {
     let mut text = String::from("| | floor | ours | ours/floor | mark |\n| --- | --- | --- | --- | --- |\n");
     if options.wants("startup") {
         let [floor, ours] = both(
-            async |listener| alone::startup(&rig.files, listener, &config, authority).await,
+            async |listener| Ok(alone::startup(&rig.files, listener, &config, authority).await?.0),
             options.rounds(),
         )
         .await?;
         line(&mut text, &row("start to first answer, ms", floor, ours, 1, None));
+        let routes = if options.quick { 1000 } else { 10_000 };
+        let (config, compiled) = rig.files.config(routes, "bench-model", 9)?;
+        let authority = &compiled.config.gateways[0].authority;
+        let (start, rss) = alone::startup(&rig.files, Listener::Ours, &config, authority).await?;
+        let cells = |name: &str, value: f64| {
+            [format!("{name}, {routes} routes"), String::new(), format!("{value:.0}"), String::new(), String::new()]
+        };
+        line(&mut text, &cells("start to first answer, ms", start));
+        line(&mut text, &cells("RSS after it, MB", rss as f64 / 1e6));
     }
     if options.wants("idle") {
         eprintln!("idle: {streams} streams");
@@ -236,5 +252,40 @@ async fn reload(rig: &Rig, options: &Options) -> anyhow::Result<()> {
         reload.swap_p99,
         reload.rss as f64 / 1e6
     );
+    Ok(())
+}
+
+async fn edited(options: &Options) -> anyhow::Result<()> {
+    let (files, edits) = if options.quick { (10, 5) } else { (100, 50) };
+    eprintln!("edits: {edits} of {files} files");
+    let edits = edits::measure(&options.aigw, files, edits).await?;
+    let live = |quantile: f64| {
+        let index = (edits.live.len().saturating_sub(1) as f64 * quantile).round() as usize;
+        edits.live.get(index).copied().unwrap_or_default()
+    };
+    println!(
+        "`aigw run`, {} routes in {} files: {:.0} ms from start to the first answer; {} files edited one by one, \
+         each in force after {:.0} ms (median), {:.0} ms at most{}; meanwhile {:.0} requests/s by other routes: {} sent, \
+         {} lost{}, p50 {:.2} ms, p99 {:.2} ms, {:.0} ms at most; RSS {:.0} MB, of Envoy {:.0} MB\n",
+        edits.routes,
+        edits.files,
+        edits.start,
+        edits.live.len(),
+        live(0.5),
+        live(1.0),
+        if live(1.0) < EDIT_MARK { " (pass: < 1000)" } else { " (**FAIL**: < 1000)" },
+        edits.load.rate(),
+        edits.load.latencies.len() + edits.lost.len(),
+        edits.lost.len(),
+        if edits.lost.is_empty() { " (pass)" } else { " (**FAIL**)" },
+        edits.load.quantile(0.5).as_secs_f64() * 1e3,
+        edits.load.quantile(0.99).as_secs_f64() * 1e3,
+        edits.load.quantile(1.0).as_secs_f64() * 1e3,
+        edits.rss.0 as f64 / 1e6,
+        edits.rss.1 as f64 / 1e6,
+    );
+    for lost in edits.lost.iter().take(10) {
+        println!("- lost: {lost}");
+    }
     Ok(())
 }
