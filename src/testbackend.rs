@@ -6,7 +6,7 @@
 //! known by their endings, whatever precedes: `/chat/completions`, `/completions`, `/embeddings`, `/responses`,
 //! `/responses/input_tokens`, `/images/generations`, `/audio/speech`, `/audio/transcriptions`, `/audio/translations`,
 //! `/tokenize`, `/rerank`, `/messages`, `/messages/count_tokens`, `/models`, `/health`. The two that take forms say in the
-//! header `x-testbackend-model` which model the form named. HTTP/1.1 and HTTP/2 are served on one port, with TLS (by ALPN) or without (by the client's first bytes).
+//! header `x-testbackend-model` which model the form named. Other paths are answered with the body that is asked for, if one is. HTTP/1.1 and HTTP/2 are served on one port, with TLS (by ALPN) or without (by the client's first bytes).
 //!
 //! What came in and what went out is told by
 //!
@@ -316,7 +316,9 @@ impl Backend {
 fn choose(parts: &Parts, body: &[u8], exchange: &Exchange, knobs: &Knobs) -> Answer {
     let path = parts.uri.path();
     let Some(service) = Service::of(path) else {
-        return Answer::error(None, StatusCode::NOT_FOUND, &format!("the test backend has no {path}"));
+        let unknown =
+            || Answer::error(None, StatusCode::NOT_FOUND, &format!("the test backend has no {path}"));
+        return Answer::raw(knobs).unwrap_or_else(unknown);
     };
     if knobs.echo == Some(true) {
         let echo = serde_json::to_vec(&exchange.recorded()).unwrap_or_default();

@@ -141,14 +141,19 @@ impl Answer {
         Self::json(status, error.to_string())
     }
 
+    /// The exact body, if one was asked for.
+    pub(super) fn raw(knobs: &Knobs) -> Option<Self> {
+        let mut answer = Self::json(knobs.status.unwrap_or(StatusCode::OK), Bytes::new());
+        answer.pieces = Pieces::cut(knobs.raw_body()?, knobs.parts());
+        Some(answer)
+    }
+
     /// What the service says to this body.
     pub(super) fn of(service: Service, content_type: &str, body: &[u8], knobs: &Knobs) -> Self {
-        let status = knobs.status.unwrap_or(StatusCode::OK);
-        if let Some(raw) = knobs.raw_body() {
-            let mut answer = Self::json(status, Bytes::new());
-            answer.pieces = Pieces::cut(raw, knobs.parts());
-            return answer;
+        if let Some(raw) = Self::raw(knobs) {
+            return raw;
         }
+        let status = knobs.status.unwrap_or(StatusCode::OK);
         let error = |status, message: &str| Self::error(Some(service), status, message);
         if !status.is_success() {
             return error(status, "the test backend was told to answer with this status");

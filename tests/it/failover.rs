@@ -253,6 +253,76 @@ async fn the_example_of_silent_backends_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_example_of_a_provider_that_always_fails_works() {
+    const HOST: &str = "bedrock-runtime.us-east-1.amazonaws.com";
+    const ANSWER: &str = r#"{"output":{"message":{"role":"assistant","content":[{"text":"hi from Bedrock"}]}},"stopReason":"end_turn","usage":{"inputTokens":1,"outputTokens":2,"totalTokens":3}}"#;
+    let Some(data) = shared_data() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let ca = dir.path().join("ca.pem");
+    let aws =
+        Backend::start(&["--body", ANSWER, "--tls-self-signed", HOST, "--tls-ca-out", ca.to_str().unwrap()])
+            .await;
+    let resources = example(&data, "provider_fallback", ["base.yaml", "fallback.yaml"]);
+    let resources = at(&resources, HOST, 443, aws.addr);
+    let Some(setup) = Setup::new().await else { return };
+    let gateway = setup.yaml(resources).env("SSL_CERT_FILE", &ca).start().await;
+    let request = r#"{"model":"us.amazon.nova-micro-v1:0","messages":[{"role":"user","content":"hi"}]}"#;
+    let answer = gateway.peer().send(post(CHAT, &[], request)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], "hi from Bedrock");
+    let sent = aws.last();
+    assert_eq!(
+        (sent.path.as_str(), sent.authority.as_str()),
+        ("/model/us.amazon.nova-micro-v1:0/converse", HOST)
+    );
+    assert_eq!(sent.tls.as_deref(), Some(HOST));
+    let signature = header(&sent, "authorization").concat();
+    assert!(signature.starts_with("AWS4-HMAC-SHA256 Credential=AWS_ACCESS_KEY_ID/"), "{signature}");
+    assert!(signature.contains("/us-east-1/bedrock/aws4_request"), "{signature}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_translated_for_the_backend_that_is_tried() {
+    const CLAUDE: &str = r#"{"id":"msg_1","type":"message","role":"assistant","model":"claude","content":[{"type":"text","text":"hi from Claude"}],"stop_reason":"end_turn","usage":{"input_tokens":1,"output_tokens":2}}"#;
+    let one = Backend::start(&["--status", "503"]).await;
+    let two = Backend::start(&["--body", CLAUDE]).await;
+    let resources = yaml::backend("one", one.addr)
+        + &yaml::backend_of("Anthropic", "two", two.addr, "")
+        + &yaml::api_key("one", "key-of-one")
+        + &yaml::anthropic_key("two", "key-of-two")
+        + &yaml::shared_rule("{name: one}, {name: two, priority: 1, modelNameOverride: claude}", "")
+        + &yaml::retries(RETRY, "");
+    let Some(gateway) = gateway(resources).await else { return };
+    let request = r#"{"model":"m","max_tokens":5,"messages":[{"role":"user","content":"hi"}]}"#;
+    let answer = gateway.peer().send(post(CHAT, &[], request)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert_eq!(answer.json()["choices"][0]["message"]["content"], "hi from Claude");
+    let (first, second) = (one.last(), two.last());
+    assert_eq!((first.path.as_str(), second.path.as_str()), (CHAT, "/v1/messages"));
+    assert_eq!(header(&second, "x-api-key"), ["key-of-two"]);
+    let body: serde_json::Value = serde_json::from_str(second.body.as_str().unwrap()).unwrap();
+    assert_eq!((&body["model"], &body["max_tokens"]), (&"claude".into(), &5.into()));
+    is_free_of(&second, &["key-of-one"]);
+
+    // And the other way: nothing of the translation is left.
+    two.reset();
+    let resources = yaml::backend_of("Anthropic", "one", one.addr, "")
+        + &yaml::backend("two", two.addr)
+        + &yaml::anthropic_key("one", "key-of-one")
+        + &yaml::api_key("two", "key-of-two")
+        + &yaml::shared_rule(IN_ORDER, "")
+        + &yaml::retries(RETRY, "");
+    let Some(gateway) = self::gateway(resources).await else { return };
+    let answer = gateway.peer().send(post(CHAT, &[], request)).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    let (first, second) = (one.last(), two.last());
+    assert_eq!((first.path.as_str(), second.path.as_str()), ("/v1/messages", CHAT));
+    assert_eq!(second.body, request);
+    assert_eq!(header(&second, "anthropic-version"), [""; 0]);
+    is_free_of(&second, &["key-of-one"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn weights_share_the_requests_of_a_priority() {
     let (one, two) = (Backend::start(&[]).await, Backend::start(&[]).await);
     let resources =
