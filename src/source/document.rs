@@ -56,6 +56,10 @@ fn parse_as<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 pub(super) fn load(name: &str, content: &[u8], accept: &Accept) -> Result<Loaded, SourceError> {
     let malformed = |error: String| SourceError::Malformed { name: name.to_owned(), error };
     let text = std::str::from_utf8(content).map_err(|error| malformed(error.to_string()))?;
+    if text.trim().is_empty() {
+        // A file that is opened to be written anew is empty for a moment, and would be a document that serves nothing.
+        return Err(malformed("it is empty".to_owned()));
+    }
     let another = |version| SourceError::Version { name: name.to_owned(), version, accept: accept.clone() };
     let mut config = match parse(text) {
         Ok(config) => config,
@@ -280,6 +284,10 @@ mod tests {
             assert!(error.contains(told), "{error}");
         }
         assert!(matches!(loaded(&json!({}), "dev"), Err(SourceError::Version { .. })));
+        for empty in ["", "\n "] {
+            let read = load("the.file", empty.as_bytes(), &Accept::Any);
+            assert!(matches!(read, Err(SourceError::Malformed { .. })));
+        }
         // What was written for another version may not even be readable.
         let later = json!({"version": "v9", "backends": "none"});
         assert!(matches!(loaded(&later, "dev"), Err(SourceError::Version { .. })));

@@ -114,7 +114,13 @@ impl Watcher {
         }
         // Until the files are read as a whole, every look reads them.
         self.stamps = None;
-        let content = self.source.content()?;
+        let mut content = self.source.content()?;
+        // Who writes in the middle of a reading gives half a document, which may look like a whole one.
+        let mut again = 2;
+        while again > 0 && !content.stamps.iter().all(Stamp::is_current) {
+            content = self.source.content()?;
+            again -= 1;
+        }
         let read = digest(&SHA256, &content.bytes);
         if content.stamps.iter().all(|stamp| stamp.is_settled(now)) {
             self.stamps = Some(content.stamps.clone());

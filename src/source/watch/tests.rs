@@ -75,6 +75,7 @@ fn a_file_is_followed_and_a_bad_one_leaves_the_last() {
     rig.watcher.first().unwrap();
     assert_eq!(rig.some(), "1");
     for bad in [
+        "",
         "uuid: [",
         "version: v9",
         "version: dev\nllmRequestCosts: [{metadataKey: k, type: TotalToken}]",
