@@ -108,7 +108,7 @@ pub(super) struct RulePlan {
 /// What Envoy does with a request of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Action {
-    Forward(Forward),
+    Forward(Box<Forward>),
     /// The rule cannot be served. It keeps its place, so that its requests do not fall to a less specific rule and
     /// with that to a provider they were not meant for.
     Refuse,
@@ -152,7 +152,7 @@ pub(super) enum Hashed {
 /// What Envoy knows as a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Cluster {
-    Backend(ClusterPlan),
+    Backend(Box<ClusterPlan>),
     Group(GroupPlan),
     Chain(ChainPlan),
 }

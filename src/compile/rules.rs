@@ -319,12 +319,13 @@ impl CompiledRule {
                     failover::gather(rule, members.collect(), authority);
                 let per_priority = prioritised.then_some(first);
                 let forward = forward(targets, per_priority, self.backends.len() > 1, self.limits, traffic);
-                (Action::Forward(forward), clusters)
+                (Action::Forward(Box::new(forward)), clusters)
             }
             Fate::Forward => {
                 let targets = weighted(&self.backends, &reached);
-                let clusters = reached.iter().cloned().map(Cluster::Backend).collect();
-                (Action::Forward(forward(targets, None, false, self.limits, traffic)), clusters)
+                let clusters =
+                    reached.iter().cloned().map(|cluster| Cluster::Backend(Box::new(cluster))).collect();
+                (Action::Forward(Box::new(forward(targets, None, false, self.limits, traffic))), clusters)
             }
         };
         Treated { action, reached, clusters }
