@@ -10,6 +10,7 @@ mod autoconfig;
 mod check;
 mod classic;
 mod credentials;
+mod dialects;
 mod ending;
 mod envoy_validate;
 mod errors;
