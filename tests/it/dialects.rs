@@ -86,8 +86,12 @@ async fn answer(
     let body = body.collect().await.unwrap().to_bytes();
     let mut script = script.lock().unwrap();
     script.asked = Some((parts.uri.to_string(), parts.headers, body));
-    let pieces: Vec<_> =
+    let mut pieces: Vec<_> =
         script.body.chunks(7).map(|piece| Ok(Frame::data(Bytes::copy_from_slice(piece)))).collect();
+    if script.headers.iter().any(|(name, _)| *name == "trailer") {
+        let trailers = HeaderMap::from_iter([("x-checksum".parse().unwrap(), "5".parse().unwrap())]);
+        pieces.push(Ok(Frame::trailers(trailers)));
+    }
     let mut response = Response::builder().status(script.status);
     for (name, value) in &script.headers {
         response = response.header(*name, *value);
@@ -161,6 +165,20 @@ async fn chat_completions_from_anthropic() {
     let answer = gateway.peer().send(post(CHAT, &[], ASK)).await;
     assert_eq!((answer.status.as_u16(), &answer.json()["error"]["type"]), (529, &json!("overloaded_error")));
     assert_eq!(answer.json()["error"]["code"], "529");
+
+    // Behind trailers no body can be sent any more.
+    let trailed = [json_type[0], ("trailer", "x-checksum")];
+    for (status, body) in [(200, own.to_string()), (529, error.to_owned())] {
+        provider.answers(status, &trailed, body);
+        let mut request = post(CHAT, &[("te", "trailers")], ASK);
+        request.headers_mut().remove("host");
+        *request.uri_mut() = format!("http://localhost{CHAT}").parse().unwrap();
+        *request.version_mut() = http::Version::HTTP_2;
+        let answer = gateway.peer().send(request).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(answer.json()["object"] == "chat.completion" || answer.json()["error"]["code"] == "529");
+        assert_eq!(answer.trailers.expect("trailers")["x-checksum"], "5");
+    }
 
     provider.answers(200, &sse_type, &ANTHROPIC[..ANTHROPIC.len() - 60]);
     let answer = gateway.peer().send(post(CHAT, &[], streamed(""))).await;

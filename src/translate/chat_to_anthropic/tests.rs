@@ -27,6 +27,11 @@ fn request(body: &str, edits: &BodyEdits) -> Result<Outgoing, TranslateError> {
 }
 
 fn plan(status: u16, content_type: &str, hide_usage: bool) -> Plan {
+    let headers = [("content-type", content_type.to_owned()), ("content-length", "5".to_owned())];
+    plan_of(status, hide_usage, headers)
+}
+
+fn plan_of(status: u16, hide_usage: bool, headers: [(&'static str, String); 2]) -> Plan {
     let answer = Answer {
         pair: Pair::ChatToAnthropic,
         model: "asked-for",
@@ -36,7 +41,6 @@ fn plan(status: u16, content_type: &str, hide_usage: bool) -> Plan {
         hide_usage,
         status,
     };
-    let headers = [("content-type", content_type.to_owned()), ("content-length", "5".to_owned())];
     translate::plan(&answer, &headers.into_iter().collect())
 }
 
@@ -149,6 +153,24 @@ fn trailers_after_an_unfinished_stream_tell_that_it_was_cut() {
     assert!(!reader.report().cut);
     reader.finish();
     assert!(reader.report().cut);
+}
+
+#[test]
+fn compressed_answers_are_translated_and_sent_plain() {
+    let gzip = |text: &str| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    let answer = include_str!("testdata/answers/text.json");
+    for (content_type, text) in [("text/event-stream", STREAMS[0]), ("application/json", answer)] {
+        let headers = [("content-type", content_type.to_owned()), ("content-encoding", "gzip".to_owned())];
+        let compressed = plan_of(200, false, headers);
+        assert!(compressed.headers.remove.contains(&"content-encoding".into()));
+        let body = gzip(text);
+        let plain = read(plan(200, content_type, false), &[text.as_bytes()]);
+        assert_eq!(read(compressed, &[&body[..5], &body[5..]]), plain);
+    }
 }
 
 #[test]
