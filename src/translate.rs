@@ -134,9 +134,6 @@ pub enum ReadError {
     /// It is not what providers of that dialect answer; the text says where, and repeats nothing of it.
     #[error("the provider's answer is not of its dialect ({0})")]
     Malformed(String),
-    /// It has to be translated as a whole and is too long to be held.
-    #[error("the provider's answer is too long to be translated")]
-    TooLong,
 }
 
 impl ReadError {
@@ -250,7 +247,7 @@ pub fn plan(answer: &Answer<'_>, headers: &Headers) -> Plan {
     let phases = match &kind {
         None => ResponsePhases::None,
         Some(Kind::Stream(_) | Kind::Translated(_)) => ResponsePhases::Streamed,
-        // What is held until its end must not be followed by trailers, behind which no body can be sent any more.
+        // What is replaced as a whole has to come as a whole.
         Some(Kind::Error(_) | Kind::Whole(_)) => ResponsePhases::Buffered,
         Some(Kind::Unary(_)) if length.is_some_and(|length| length <= MAX_BUFFERED) => {
             ResponsePhases::Buffered
@@ -340,15 +337,19 @@ enum Kind {
 
 impl Reader {
     /// Takes the next chunk and says what becomes of it. After the chunk with `end` nothing is held back any more.
+    ///
+    /// Where the plan was [`ResponsePhases::Buffered`] there is one chunk. Envoy does not say of it that it is the last where
+    /// trailers follow, and behind those no body can be sent any more.
     pub fn chunk(&mut self, chunk: Bytes, end: bool) -> Result<BodyChange, ReadError> {
+        let whole = end || !chunk.is_empty();
         match &mut self.0 {
             Kind::Unary(reader) => {
                 reader.chunk(&chunk, end);
                 Ok(BodyChange::Keep)
             }
             Kind::Stream(reader) => Ok(reader.chunk(chunk, end)?),
-            Kind::Error(reader) => Ok(reader.chunk(&chunk, end)),
-            Kind::Whole(reader) => reader.chunk(&chunk, end),
+            Kind::Error(reader) => Ok(reader.chunk(&chunk, whole)),
+            Kind::Whole(reader) => reader.chunk(&chunk, whole),
             Kind::Translated(reader) => reader.chunk(&chunk, end),
         }
     }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use ai_gateway::endpoint::Endpoint;
 use ai_gateway::headers::Headers;
-use ai_gateway::mutation::BodyChange;
+use ai_gateway::mutation::{BodyChange, ResponsePhases};
 use ai_gateway::translate::{self, Answer, Pair, Report};
 use bytes::Bytes;
 
@@ -23,7 +23,10 @@ fn read(choice: u8, body: &[u8], size: usize) -> Option<(Vec<u8>, Report)> {
         status: if choice & 128 == 0 { 200 } else { 500 },
     };
     let headers: Headers = [("content-type", TYPES[usize::from(choice / 3 % 3)])].into_iter().collect();
-    let mut reader = translate::plan(&answer, &headers).reader?;
+    let plan = translate::plan(&answer, &headers);
+    // Envoy cuts nothing that it was asked to hold.
+    let size = if plan.phases == ResponsePhases::Buffered { body.len().max(1) } else { size };
+    let mut reader = plan.reader?;
     let mut out = Vec::new();
     let chunks = body.chunks(size).map(Bytes::copy_from_slice);
     for (chunk, end) in chunks.map(|chunk| (chunk, false)).chain([(Bytes::new(), true)]) {

@@ -44,29 +44,27 @@ pub(super) fn wrapper(
     if decoding.is_compressed() {
         edits.remove("content-encoding");
     }
-    Some(Wrapper { form, status: answer.status, decoding, message: Vec::new(), report: Report::default() })
+    Some(Wrapper { form, status: answer.status, decoding, done: false, report: Report::default() })
 }
 
-/// Holds an error's text and gives it to the client in JSON.
+/// Gives an error's text to the client in JSON.
 #[derive(Debug)]
 pub(super) struct Wrapper {
     form: Form,
     status: u16,
     decoding: Decoding,
-    message: Vec<u8>,
+    done: bool,
     report: Report,
 }
 
 impl Wrapper {
-    pub(super) fn chunk(&mut self, chunk: &Bytes, end: bool) -> BodyChange {
-        if let Some(text) = self.decoding.lenient(chunk) {
-            let room = MAX_MESSAGE - self.message.len();
-            self.message.extend_from_slice(&text[..text.len().min(room)]);
-        }
-        if !end {
+    /// Takes the text, which comes in one chunk; an empty one is none.
+    pub(super) fn chunk(&mut self, chunk: &Bytes, whole: bool) -> BodyChange {
+        if !whole || std::mem::replace(&mut self.done, true) {
             return BodyChange::Replace(Bytes::new());
         }
-        let message = String::from_utf8_lossy(&self.message);
+        let text = self.decoding.lenient(chunk).unwrap_or_default();
+        let message = String::from_utf8_lossy(&text[..text.len().min(MAX_MESSAGE)]);
         BodyChange::Replace(match self.form {
             Form::OpenAi => openai::error_body("OpenAIBackendError", self.status, &message),
             Form::Cohere => cohere::error_body(&message),

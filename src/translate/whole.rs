@@ -1,15 +1,12 @@
-//! Answers and errors of another dialect in one document: held until their end, and translated then.
+//! Answers and errors of another dialect in one document, which Envoy holds until it is whole.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::decoding::Decoding;
 use super::{Answer, Pair, ReadError, Report, chat_to_anthropic, chat_to_converse};
 use crate::headers::Headers;
 use crate::mutation::BodyChange;
 use crate::usage::TokenUsage;
-
-/// The longest document that is held, in bytes, without its encoding. Envoy's own limit is met first.
-const MAX_DOCUMENT: usize = 64 * 1024 * 1024;
 
 /// What a translation needs besides the document.
 #[derive(Debug)]
@@ -60,31 +57,27 @@ impl Translated {
     }
 }
 
-/// Holds a document.
+/// Translates a document.
 #[derive(Debug)]
 pub(super) struct Whole {
     context: Context,
     decoding: Decoding,
-    held: BytesMut,
+    done: bool,
     report: Report,
 }
 
 impl Whole {
     pub(super) fn new(context: Context, decoding: Decoding) -> Self {
-        Self { context, decoding, held: BytesMut::new(), report: Report::default() }
+        Self { context, decoding, done: false, report: Report::default() }
     }
 
-    pub(super) fn chunk(&mut self, chunk: &Bytes, end: bool) -> Result<BodyChange, ReadError> {
-        let text = self.decoding.strict(chunk, end)?;
-        if self.held.len() + text.len() > MAX_DOCUMENT {
-            return Err(ReadError::TooLong);
-        }
-        self.report.event_bytes += text.len() as u64;
-        self.held.extend_from_slice(&text);
-        if !end {
+    /// Takes the document, which comes in one chunk; an empty one is none.
+    pub(super) fn chunk(&mut self, chunk: &Bytes, whole: bool) -> Result<BodyChange, ReadError> {
+        if !whole || std::mem::replace(&mut self.done, true) {
             return Ok(BodyChange::Replace(Bytes::new()));
         }
-        let document = std::mem::take(&mut self.held);
+        let document = self.decoding.strict(chunk, true)?;
+        self.report.event_bytes += document.len() as u64;
         let context = &self.context;
         let failed = !(200..300).contains(&context.status);
         let translated = match context.pair {
@@ -92,7 +85,7 @@ impl Whole {
             Pair::ChatToAnthropic => chat_to_anthropic::answer(&document, context)?,
             Pair::ChatToConverse if failed => chat_to_converse::error(&document, context),
             Pair::ChatToConverse => chat_to_converse::answer(&document, context)?,
-            Pair::Same => return Ok(BodyChange::Replace(document.freeze())),
+            Pair::Same => return Ok(BodyChange::Replace(document)),
         };
         self.report.usage = translated.usage;
         self.report.model = translated.model;

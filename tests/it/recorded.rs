@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use ai_gateway::endpoint::Endpoint;
 use ai_gateway::headers::Headers;
-use ai_gateway::mutation::BodyChange;
+use ai_gateway::mutation::{BodyChange, ResponsePhases};
 use ai_gateway::translate::{self, Answer, Pair, Report};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -118,7 +118,10 @@ fn read(pair: Pair, endpoint: Endpoint, recorded: &Recorded, size: usize) -> (Ve
     };
     let headers: Headers = [("content-type", recorded.content_type.clone())].into_iter().collect();
     let mut out = Vec::new();
-    let Some(mut reader) = translate::plan(&answer, &headers).reader else {
+    let plan = translate::plan(&answer, &headers);
+    // Envoy cuts nothing that it was asked to hold.
+    let size = if plan.phases == ResponsePhases::Buffered { recorded.body.len() } else { size };
+    let Some(mut reader) = plan.reader else {
         return (recorded.body.to_vec(), Report::default());
     };
     let chunks = recorded.body.chunks(size).map(Bytes::copy_from_slice);
