@@ -73,6 +73,16 @@ impl Providers {
         (self.variables)(name).filter(|value| !value.is_empty())
     }
 
+    /// The proxy for a URL: the one that this variable names, else that of all programs.
+    fn proxy(&self, own: &str, url: &str) -> Option<String> {
+        let general = |name: &str| self.variable(name).or_else(|| self.variable(&name.to_ascii_lowercase()));
+        self.variable(own).or_else(|| {
+            let proxy = url.starts_with("https://").then(|| general("HTTPS_PROXY"))??;
+            let spared = general("NO_PROXY").is_some_and(|list| http::is_spared(url, &list));
+            (!spared).then_some(proxy)
+        })
+    }
+
     fn now(&self) -> SystemTime {
         (self.clock)()
     }

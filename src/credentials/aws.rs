@@ -152,7 +152,7 @@ impl Providers {
             ("RoleSessionName", session),
             ("WebIdentityToken", token.expose_secret().trim()),
         ];
-        let request = Request::form(&url, &fields).by(self.variable("AI_GATEWAY_STS_PROXY_URL"));
+        let request = Request::form(&url, &fields).by(self.proxy("AI_GATEWAY_STS_PROXY_URL", &url));
         let who = "AWS's security token service";
         let body = self.client.send(request).await?.good(who)?;
         let text = String::from_utf8_lossy(&body);

@@ -33,7 +33,7 @@ impl Providers {
                 fields.push(("client_assertion", assertion.expose_secret()));
             }
         }
-        let request = Request::form(&url, &fields).by(self.variable("AI_GATEWAY_AZURE_PROXY_URL"));
+        let request = Request::form(&url, &fields).by(self.proxy("AI_GATEWAY_AZURE_PROXY_URL", &url));
         let answer = self.client.send(request).await?.json("Microsoft Entra")?;
         oidc::bearer(&answer, self.now(), "Microsoft Entra")
     }

@@ -76,14 +76,14 @@ impl Providers {
             let kinds = "service_account, authorized_user and external_account";
             FetchError(format!("the credentials file is not one of {kinds}, or a member is missing"))
         })?;
-        let proxy = || self.variable("AI_GATEWAY_GCP_AUTH_PROXY_URL");
+        let proxy = |url: &str| self.proxy("AI_GATEWAY_GCP_AUTH_PROXY_URL", url);
         match file {
             File::ServiceAccount { client_email, private_key, private_key_id, token_uri } => {
                 let url = token_uri.as_deref().unwrap_or(TOKEN_URL);
                 let assertion = assertion(&client_email, &private_key, &private_key_id, url, self.now())?;
                 let grant = "urn:ietf:params:oauth:grant-type:jwt-bearer";
                 let fields = [("grant_type", grant), ("assertion", &assertion)];
-                let answer = self.client.send(Request::form(url, &fields).by(proxy())).await?.json(WHO)?;
+                let answer = self.client.send(Request::form(url, &fields).by(proxy(url))).await?.json(WHO)?;
                 oidc::bearer(&answer, self.now(), WHO)
             }
             File::AuthorizedUser { client_id, client_secret, refresh_token } => {
@@ -93,7 +93,8 @@ impl Providers {
                     ("client_secret", client_secret.expose_secret()),
                     ("refresh_token", refresh_token.expose_secret()),
                 ];
-                let request = Request::form(&self.endpoints.gcp_token, &fields).by(proxy());
+                let request =
+                    Request::form(&self.endpoints.gcp_token, &fields).by(proxy(&self.endpoints.gcp_token));
                 oidc::bearer(&self.client.send(request).await?.json(WHO)?, self.now(), WHO)
             }
             File::ExternalAccount {
@@ -160,7 +161,7 @@ impl Providers {
         subject_type: &str,
         impersonation: Option<&str>,
     ) -> Result<Held, FetchError> {
-        let proxy = || self.variable("AI_GATEWAY_GCP_AUTH_PROXY_URL");
+        let proxy = |url: &str| self.proxy("AI_GATEWAY_GCP_AUTH_PROXY_URL", url);
         let fields = [
             ("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange"),
             ("audience", audience),
@@ -170,14 +171,14 @@ impl Providers {
             ("subject_token_type", subject_type),
         ];
         let who = "Google's security token service";
-        let answer = self.client.send(Request::form(url, &fields).by(proxy())).await?.json(who)?;
+        let answer = self.client.send(Request::form(url, &fields).by(proxy(url))).await?.json(who)?;
         let held = oidc::bearer(&answer, self.now(), who)?;
         let (Some(url), Secret::Header(token)) = (impersonation, &held.secret) else { return Ok(held) };
         let who = "Google's IAM credentials service";
         let mut request = Request::get(url)
             .header("authorization", token.expose_secret())
             .header("content-type", "application/json")
-            .by(proxy());
+            .by(proxy(url));
         request.method = http::Method::POST;
         request.body = json!({ "scope": [SCOPE] }).to_string().into();
         let answer = self.client.send(request).await?.json(who)?;

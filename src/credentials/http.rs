@@ -114,6 +114,12 @@ fn reason(body: &[u8]) -> String {
 }
 
 impl Client {
+    /// Trusts these, and nobody else.
+    #[cfg(test)]
+    pub(super) fn trusting(roots: RootCertStore) -> Self {
+        Self { tls: Arc::new(OnceLock::from(Arc::new(configuration(roots)))) }
+    }
+
     /// Sends a request and reads the answer. Redirects are not followed.
     pub(super) async fn send(&self, request: Request<'_>) -> Result<Answer, FetchError> {
         let url = request.url.to_owned();
@@ -212,6 +218,10 @@ fn tls() -> ClientConfig {
     if roots.is_empty() {
         tracing::error!(unusable, "the system's certificates cannot be found; SSL_CERT_FILE can name them");
     }
+    configuration(roots)
+}
+
+fn configuration(roots: RootCertStore) -> ClientConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     #[expect(clippy::expect_used, reason = "ring provides what TLS 1.2 and 1.3 need")]
     let builder = ClientConfig::builder_with_provider(provider)
@@ -271,6 +281,16 @@ impl Proxy {
     }
 }
 
+/// Whether `NO_PROXY` names the URL's host: by itself, by a domain it is in, or all at once.
+pub(super) fn is_spared(url: &str, list: &str) -> bool {
+    let uri: Option<Uri> = url.parse().ok();
+    let Some(host) = uri.as_ref().and_then(Uri::host) else { return false };
+    list.split(',').map(|entry| entry.trim().trim_start_matches('.')).any(|entry| {
+        let inside = || host.strip_suffix(entry).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+        entry == "*" || !entry.is_empty() && inside()
+    })
+}
+
 fn invalid(problem: &'static str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, problem)
 }
@@ -300,6 +320,17 @@ fn form(fields: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_are_spared_the_proxy_by_name_and_domain() {
+        let url = "https://login.example.com/x";
+        for list in ["login.example.com", "a, example.com", ".example.com", "*"] {
+            assert!(is_spared(url, list), "{list}");
+        }
+        for list in ["", ",", "ample.com", "x.login.example.com"] {
+            assert!(!is_spared(url, list), "{list}");
+        }
+    }
 
     #[test]
     fn forms_are_escaped() {

@@ -36,7 +36,8 @@ impl Providers {
             Some(endpoint) => endpoint.clone(),
             None => {
                 let known = format!("{}/.well-known/openid-configuration", url.trim_end_matches('/'));
-                let known = self.client.send(Request::get(&known)).await?.json(&who)?;
+                let known =
+                    self.client.send(Request::get(&known).by(self.proxy("", &known))).await?.json(&who)?;
                 let texts = |name: &str| {
                     let list =
                         known.get(name).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -71,7 +72,7 @@ impl Providers {
         if in_body {
             fields.extend([("client_id", client_id.as_str()), ("client_secret", secret)]);
         }
-        let mut request = Request::form(&endpoint, &fields);
+        let mut request = Request::form(&endpoint, &fields).by(self.proxy("", &endpoint));
         if !in_body {
             let login = format!("{client_id}:{secret}");
             request = request.header("authorization", format!("Basic {}", STANDARD.encode(login)));

@@ -108,7 +108,8 @@ fn requests_may_bring_their_own() {
         auth["credentialOverride"]["inputHeadersToRemove"],
         serde_json::json!(["x-mine-access-key-id", "x-mine-secret-access-key", "x-mine-session-token"])
     );
-    let metadata = compile_text(&resources(&over(AWS, "{fromDynamicMetadata: {namespace: n}}"), AWS_FILE));
+    let metadata =
+        compile_text(&resources(&over(AWS, "{fromDynamicMetadata: {namespace: space}}"), AWS_FILE));
     assert!(messages(&metadata).contains("no filter of this gateway writes dynamic metadata"));
     let auth = &metadata.config.redacted()["backends"][0]["auth"]["credentialOverride"];
     assert_eq!(auth["dynamicMetadataKey"], "x-aigw-aws-credentials");

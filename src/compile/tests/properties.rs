@@ -79,8 +79,11 @@ proptest! {
         prop_assert_eq!(compiled.config.gateways.len(), compiled.listeners.len());
         for (index, gateway) in compiled.config.gateways.iter().enumerate() {
             for rule in &gateway.rules {
-                let known = compiled.config.backends.iter().filter(|backend| backend.name == rule.backend).count();
-                prop_assert_eq!(known, 1, "{}", rule.backend);
+                let names = if rule.attempts.is_empty() { std::slice::from_ref(&rule.backend) } else { &rule.attempts };
+                for name in names {
+                    let known = compiled.config.backends.iter().filter(|backend| backend.name == *name).count();
+                    prop_assert_eq!(known, 1, "{}", name);
+                }
             }
             for host in &gateway.hosts {
                 let written = virtual_hosts(&compiled, index).iter().find(|found| found["name"] == host.hostname.as_str());

@@ -6,7 +6,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use super::super::*;
-use super::standin::{Asked, Standin};
+use super::standin::{Asked, Standin, tunnel};
 use crate::auth::{AwsTarget, AzureSecret, Credential, CredentialMetadata, Issuer, Secret, SigningRequest};
 use crate::headers::{HeaderEdits, Headers};
 
@@ -394,4 +394,38 @@ async fn a_proxy_is_asked_in_the_providers_place() {
     let asked = refusing.only();
     assert_eq!((asked.method.as_str(), asked.target.as_str()), ("CONNECT", "entra.invalid:443"));
     assert_eq!(asked.body, "");
+}
+
+#[tokio::test]
+async fn tls_is_spoken_with_whom_the_system_trusts_through_a_proxy_too() {
+    let (entra, root) = Standin::start_tls(|_| (200, token("by-tls", 60)));
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(root).unwrap();
+    let port = entra.address().port();
+    let source = azure(&format!("https://localhost:{port}"), AzureSecret::Secret("s".into()));
+    let trusting = |variables: &[(&str, &str)]| Providers {
+        client: http::Client::trusting(roots.clone()),
+        ..providers(variables)
+    };
+    assert_eq!(fetched(&trusting(&[]), &source).await.unwrap().0, "Bearer by-tls");
+
+    let (proxy, asked) = tunnel(entra.address());
+    let far = azure("https://localhost:7", AzureSecret::Secret("s".into()));
+    for variable in ["AI_GATEWAY_AZURE_PROXY_URL", "HTTPS_PROXY", "https_proxy"] {
+        assert_eq!(
+            fetched(&trusting(&[(variable, &proxy)]), &far).await.unwrap().0,
+            "Bearer by-tls",
+            "{variable}"
+        );
+    }
+    assert_eq!(*asked.lock().unwrap(), vec!["CONNECT localhost:7 HTTP/1.1"; 3]);
+    let spared = [("HTTPS_PROXY", proxy.as_str()), ("NO_PROXY", "localhost")];
+    assert_eq!(fetched(&trusting(&spared), &source).await.unwrap().0, "Bearer by-tls");
+    assert_eq!(asked.lock().unwrap().len(), 3);
+
+    let distrusting =
+        Providers { client: http::Client::trusting(rustls::RootCertStore::empty()), ..providers(&[]) };
+    let error = fetched(&distrusting, &source).await.unwrap_err();
+    assert!(error.contains("certificate"), "{error}");
+    assert_eq!(entra.asked().len(), 5);
 }
