@@ -41,12 +41,15 @@ pub trait Fetch: Send + Sync + 'static {
 /// Tells the time by the wall clock.
 pub type Clock = Arc<dyn Fn() -> SystemTime + Send + Sync>;
 
+/// The environment.
+type Variables = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// Fetches from where the providers give them out.
 #[derive(Clone)]
 pub struct Providers {
     client: http::Client,
     endpoints: Endpoints,
-    variables: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    variables: Variables,
     clock: Clock,
 }
 

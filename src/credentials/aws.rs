@@ -139,10 +139,8 @@ impl Providers {
         region: &str,
         token: &SecretString,
     ) -> Result<Held, FetchError> {
-        let region = self
-            .variable("AWS_REGION")
-            .or_else(|| self.variable("AWS_DEFAULT_REGION"))
-            .unwrap_or(region.into());
+        let named = self.variable("AWS_REGION").or_else(|| self.variable("AWS_DEFAULT_REGION"));
+        let region = named.as_deref().unwrap_or(region);
         let url = self.variable("AWS_ENDPOINT_URL_STS");
         let url = url.unwrap_or_else(|| format!("https://sts.{region}.amazonaws.com/"));
         let fields = [
