@@ -28,6 +28,7 @@ async fn the_sdks_work_through_the_gateway() {
         ("claude-test", "claude"),
         ("claude-renamed", "claude, modelNameOverride: provider-claude"),
         ("rerank-model", "cohere"),
+        ("azure-model", "azure, modelNameOverride: azure-deployment"),
     ];
     let gateway = setup
         .yaml(yaml::gateway("1Mi"))
@@ -38,6 +39,10 @@ async fn the_sdks_work_through_the_gateway() {
         .yaml(
             yaml::backend_of("Cohere", "cohere", backend.addr, "")
                 + &yaml::api_key("cohere", "co-configured"),
+        )
+        .yaml(
+            yaml::backend_of("AzureOpenAI, version: 2025-01-01-preview", "azure", backend.addr, "")
+                + &yaml::azure_key("azure", "azure-configured"),
         )
         .yaml(yaml::route(&rules, ""))
         .start()
@@ -56,7 +61,7 @@ async fn the_sdks_work_through_the_gateway() {
     println!("{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "pytest failed; see above");
     // A run that collects nothing is no proof.
-    for file in ["test_openai.py::", "test_openai_endpoints.py::", "test_anthropic.py::"] {
+    for file in ["test_openai.py::", "test_openai_endpoints.py::", "test_azure.py::", "test_anthropic.py::"] {
         assert!(text.contains(file), "no test of {file} has run");
     }
     gateway.stop().await;

@@ -72,6 +72,11 @@ pub(crate) fn anthropic_key(backend: &str, key: &str) -> String {
     key_of("AnthropicAPIKey", "anthropicAPIKey", backend, key)
 }
 
+/// As [`api_key`], for a backend of the AzureOpenAI schema.
+pub(crate) fn azure_key(backend: &str, key: &str) -> String {
+    key_of("AzureAPIKey", "azureAPIKey", backend, key)
+}
+
 fn key_of(kind: &str, member: &str, backend: &str, key: &str) -> String {
     format!(
         "
