@@ -57,7 +57,12 @@ pub async fn measure(aigw: &Path, files: usize, edits: usize) -> anyhow::Result<
     let port = free_port()?;
     let address = (Ipv4Addr::LOCALHOST, port).into();
     let mut command = Command::new(aigw);
-    command.arg("run").arg("--listen").arg(format!("http={port}")).args(["--admin-port", "0"]).arg(&set.folder);
+    command
+        .arg("run")
+        .arg("--listen")
+        .arg(format!("http={port}"))
+        .args(["--admin-port", "0"])
+        .arg(&set.folder);
     let log = dir.path().join("aigw.log");
     let begin = Instant::now();
     let process = Process::start(command.stdout(std::process::Stdio::null()), &log)?;

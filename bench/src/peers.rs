@@ -97,6 +97,18 @@ impl Peer {
         Rc::new(call)
     }
 
+    /// Rate, p50 and p99 in milliseconds, CPU microseconds a request.
+    async fn measure(&self, connections: usize, streams: bool, time: Duration) -> anyhow::Result<[f64; 4]> {
+        let mut clients = Clients::open(self.address, connections).await?;
+        clients.run(&self.call(streams), time / 10).await?;
+        let cpu = || self.process.as_ref().map_or(Ok(Duration::ZERO), |it| procfs::cpu(it.pid()));
+        let before = cpu()?;
+        let outcome = clients.run(&self.call(streams), time).await?;
+        let used = (cpu()? - before).as_secs_f64() * 1e6 / outcome.latencies.len() as f64;
+        let quantile = |quantile| outcome.quantile(quantile).as_secs_f64() * 1e3;
+        Ok([outcome.rate(), quantile(0.5), quantile(0.99), used])
+    }
+
     async fn once(&self) -> anyhow::Result<()> {
         Connection::open(self.address).await?.send(&self.call(false)).await?;
         Ok(())
@@ -111,37 +123,36 @@ async fn measure(peers: &[Peer], options: &Options) -> anyhow::Result<()> {
     );
     for (workload, streams) in [("small", false), ("stream", true)] {
         for connections in [1, 16] {
-            let mut cells: Vec<[Vec<f64>; 4]> = peers.iter().map(|_| Default::default()).collect();
+            let mut cells: Vec<anyhow::Result<[Vec<f64>; 4]>> =
+                peers.iter().map(|_| Ok(Default::default())).collect();
             for round in 0..options.rounds {
                 eprintln!("round {} of {}: {workload}, c={connections}", round + 1, options.rounds);
                 for (peer, cell) in peers.iter().zip(&mut cells) {
-                    let mut clients = Clients::open(peer.address, connections).await?;
-                    clients.run(&peer.call(streams), time / 10).await?;
-                    let cpu = || peer.process.as_ref().map_or(Ok(Duration::ZERO), |it| procfs::cpu(it.pid()));
-                    let before = cpu()?;
-                    let outcome = clients.run(&peer.call(streams), time).await?;
-                    let used = (cpu()? - before).as_secs_f64() * 1e6 / outcome.latencies.len() as f64;
-                    let quantile = |quantile| outcome.quantile(quantile).as_secs_f64() * 1e3;
-                    let values = [outcome.rate(), quantile(0.5), quantile(0.99), used];
-                    cell.iter_mut().zip(values).for_each(|(all, value)| all.push(value));
+                    let Ok(all) = cell else { continue };
+                    match peer.measure(connections, streams, time).await {
+                        Ok(values) => all.iter_mut().zip(values).for_each(|(all, value)| all.push(value)),
+                        Err(error) => *cell = Err(error),
+                    }
                 }
             }
             for (peer, cell) in peers.iter().zip(cells) {
-                let [rate, p50, p99, cpu] = cell.map(Spread::of);
-                let rss = peer.process.as_ref().map_or(Ok(0), |process| procfs::rss(process.pid()))?;
-                line(
-                    &mut text,
-                    &[
-                        workload.to_owned(),
-                        connections.to_string(),
-                        peer.name.to_owned(),
-                        format!("{:.0}", rate.median),
-                        format!("{:.2}", p50.median),
-                        format!("{:.2}", p99.median),
-                        cpu.shown(0),
-                        format!("{:.0}", rss as f64 / 1e6),
-                    ],
-                );
+                let cells = match cell {
+                    Ok(values) => {
+                        let [rate, p50, p99, cpu] = values.map(Spread::of);
+                        let rss =
+                            peer.process.as_ref().map_or(Ok(0), |process| procfs::rss(process.pid()))?;
+                        [
+                            format!("{:.0}", rate.median),
+                            format!("{:.2}", p50.median),
+                            format!("{:.2}", p99.median),
+                            cpu.shown(0),
+                            format!("{:.0}", rss as f64 / 1e6),
+                        ]
+                    }
+                    Err(error) => [format!("fails: {error}"), "–".into(), "–".into(), "–".into(), "–".into()],
+                };
+                let about = [workload.to_owned(), connections.to_string(), peer.name.to_owned()];
+                line(&mut text, &[&about[..], &cells[..]].concat());
             }
         }
     }

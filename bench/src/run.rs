@@ -197,7 +197,13 @@ async fn alone(rig: &Rig, options: &Options) -> anyhow::Result<()> {
         let authority = &compiled.config.gateways[0].authority;
         let (start, rss) = alone::startup(&rig.files, Listener::Ours, &config, authority).await?;
         let cells = |name: &str, value: f64| {
-            [format!("{name}, {routes} routes"), String::new(), format!("{value:.0}"), String::new(), String::new()]
+            [
+                format!("{name}, {routes} routes"),
+                String::new(),
+                format!("{value:.0}"),
+                String::new(),
+                String::new(),
+            ]
         };
         line(&mut text, &cells("start to first answer, ms", start));
         line(&mut text, &cells("RSS after it, MB", rss as f64 / 1e6));
