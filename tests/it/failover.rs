@@ -1,10 +1,7 @@
 //! Rules whose backends differ: each attempt is translated and signed for the backend that Envoy tries, and for no other.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use ai_gateway::runtime::Runtime;
 use ai_gateway::testbackend::Recorded;
 use http::StatusCode;
 use tokio::sync::Semaphore;
@@ -12,8 +9,7 @@ use tokio::sync::Semaphore;
 use crate::support::backend::{Backend, header};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::http::post;
-use crate::support::planes::{GRACE, Planes};
-use crate::support::provider::{Provider, Seen, answer};
+use crate::support::provider::{Provider, answer};
 use crate::support::{shared_data, until, yaml};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -21,10 +17,10 @@ const REQUEST: &str = r#"{"model":"m","messages":[]}"#;
 const STREAM: &str = r#"{"model":"m","stream":true,"messages":[]}"#;
 
 /// The second backend after the first.
-const IN_ORDER: &str = "{name: one}, {name: two, priority: 1}";
+pub(crate) const IN_ORDER: &str = "{name: one}, {name: two, priority: 1}";
 
 /// One more attempt after whatever may go wrong.
-const RETRY: &str = "{numRetries: 1, retryOn: {triggers: [connect-failure, reset, retriable-status-codes], httpStatusCodes: [429, 500, 503]}, perRetry: {backOff: {baseInterval: 1ms}}}";
+pub(crate) const RETRY: &str = "{numRetries: 1, retryOn: {triggers: [connect-failure, reset, retriable-status-codes], httpStatusCodes: [429, 500, 503]}, perRetry: {backOff: {baseInterval: 1ms}}}";
 
 /// Two backends with a key each.
 fn two(one: std::net::SocketAddr, two: std::net::SocketAddr) -> String {
@@ -468,90 +464,4 @@ async fn an_attempt_after_a_change_of_the_configuration_is_one_of_the_old() {
     assert_eq!(header(&two.last(), "authorization"), ["Bearer second-old"]);
     assert!(one.seen().iter().all(|request| request.header("authorization") == ["Bearer first-old"]));
     assert!(three.all().iter().all(|request| header(request, "authorization") == ["Bearer first-new"]));
-}
-
-/// What one provider of several was sent that it should not have been.
-type Wrong = Arc<Mutex<BTreeSet<String>>>;
-
-/// A provider that takes its own keys only, of whatever edition, and fails every request that it is the first to get.
-async fn strict(own: &'static str, wrong: &Wrong) -> Provider {
-    let wrong = Arc::clone(wrong);
-    Provider::start(move |seen: Seen| {
-        let edition = seen.header("x-edition").concat();
-        let signed = seen.header("authorization") == [format!("Bearer {own}-{edition}")];
-        let text = format!("{:?}", seen.head);
-        if !signed
-            || ["a-", "b-"]
-                .iter()
-                .any(|key| *key != format!("{own}-") && text.contains(&format!("Bearer {key}")))
-        {
-            wrong.lock().unwrap().insert(format!("{own}: {text}"));
-        }
-        let status = if seen.header("x-role") == ["first"] { 503 } else { 200 };
-        async move { answer(status, "{}") }
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_changes_under_load_cross_no_key_and_lose_no_request() {
-    const CHANGES: usize = 1_000;
-    const EDITIONS: usize = 8;
-    let wrong = Wrong::default();
-    let (a, b) = (strict("a", &wrong).await, strict("b", &wrong).await);
-    let edition = |number: usize| {
-        let mut order = [("a", a.addr), ("b", b.addr)];
-        order.rotate_left(number % 2);
-        let roles = [("one", "first"), ("two", "second")];
-        let backends = roles.iter().zip(order).map(|((name, role), (key, addr))| {
-            let told = format!(
-                "  headerMutation: {{set: [{{name: x-edition, value: \"{number}\"}}, {{name: x-role, value: {role}}}]}}"
-            );
-            yaml::backend_with(name, addr, &told) + &yaml::api_key(name, &format!("{key}-{number}"))
-        });
-        let rest = yaml::shared_rule(IN_ORDER, "") + &yaml::retries(RETRY, "");
-        yaml::gateway("1Mi") + &backends.collect::<String>() + &rest
-    };
-    let editions: Vec<String> = (0..EDITIONS).map(edition).collect();
-    let Some((planes, configs)) = Planes::envoy_for_all(&editions).await else { return };
-    let (processor, slot) = planes.bare_processor();
-    let publish = |number: usize| {
-        let (runtime, problems) = Runtime::new(configs[number % EDITIONS].clone());
-        assert!(problems.is_empty(), "{problems:?}");
-        slot.publish(runtime);
-    };
-    publish(0);
-
-    let (stop, answered) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-    let mut clients = tokio::task::JoinSet::new();
-    for _ in 0..4 {
-        let (peer, stop, answered) = (planes.peer(), Arc::clone(&stop), Arc::clone(&answered));
-        clients.spawn(async move {
-            let mut connection = peer.keep().await;
-            while !stop.load(Ordering::Relaxed) {
-                let answer = connection.send(post(CHAT, &[], REQUEST)).await;
-                assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
-                answered.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-    for change in 1..=CHANGES {
-        publish(change);
-        let before = answered.load(Ordering::Relaxed);
-        until("a request is answered", async || {
-            answered.load(Ordering::Relaxed) > before || clients.try_join_next().is_some()
-        })
-        .await;
-    }
-    stop.store(true, Ordering::Relaxed);
-    while let Some(client) = clients.join_next().await {
-        client.unwrap();
-    }
-    let wrong = wrong.lock().unwrap().clone();
-    assert!(wrong.is_empty(), "{} of these: {:?}", wrong.len(), wrong.first());
-    let answered = usize::try_from(answered.load(Ordering::Relaxed)).unwrap();
-    assert!(answered > CHANGES, "{answered}");
-    // Each was tried twice.
-    assert_eq!(a.seen().len() + b.seen().len(), 2 * answered);
-    processor.shutdown(GRACE).await;
 }

@@ -7,6 +7,7 @@
 #![cfg(test)]
 
 mod autoconfig;
+mod changes;
 mod check;
 mod classic;
 mod credentials;

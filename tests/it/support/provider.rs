@@ -69,6 +69,11 @@ impl Provider {
         Self { addr, seen }
     }
 
+    /// What came in last.
+    pub(crate) fn last_seen(&self) -> Option<Seen> {
+        self.seen.lock().expect("requests").last().cloned()
+    }
+
     /// Everything that came in so far.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.seen.lock().expect("requests").clone()
