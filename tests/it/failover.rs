@@ -85,6 +85,13 @@ async fn another_attempt_is_made_for_its_own_backend() {
     assert_eq!(header(&second, "authorization"), [""; 0]);
     assert_eq!(second.body, r#"{"model":"model-of-two","messages":[],"only":"body-of-two"}"#);
     assert_eq!(header(&second, "content-length"), [second.body_bytes.to_string()]);
+    until("the account says who failed and who served", async || {
+        let told = |line: &String| {
+            line.contains("failed_backends=\"default/one/") && line.contains(" backend=\"default/two/")
+        };
+        gateway.lines().iter().any(told)
+    })
+    .await;
     is_free_of(
         &first,
         &["-of-two", "set-for-two", "both-two", "x-ai-eg-route", "x-ai-eg-attempt", "the-clients"],
