@@ -102,7 +102,7 @@ impl Events {
             "text" => self.chunks.content(block.text.as_deref().unwrap_or_default(), out),
             "thinking" => {
                 self.chunks.thought(block.thinking.as_deref().unwrap_or_default(), out);
-                self.sign(block.signature.as_ref().map(|signature| &**signature), out);
+                self.sign(block.signature.as_deref(), out);
             }
             "redacted_thinking" => {
                 if let Some(data) = &block.data {

@@ -133,7 +133,7 @@ fn messages<'a>(chat: &'a [chat::Message<'a>]) -> Result<Conversation<'a>, Trans
                 messages.push(Message { content, role: "user" });
             }
             chat::Message::Assistant(assistant) => {
-                let content = said(assistant, &place)?;
+                let content = said(assistant, place)?;
                 if !content.is_empty() {
                     messages.push(Message { content, role: "assistant" });
                 }
