@@ -5,6 +5,7 @@ mod drop_in;
 mod extproc;
 mod go_flags;
 mod health;
+mod key;
 mod shell;
 
 use std::ffi::OsString;
@@ -45,6 +46,8 @@ enum Command {
     Check(check::Options),
     /// Run the external processor alone: Envoy connects to it over gRPC
     Extproc(extproc::Options),
+    /// Manage the keys that clients show to the gateway
+    Key(key::Options),
     /// Run a stand-in for a model provider
     Testbackend(Box<testbackend::Args>),
     /// Ask a running gateway whether it serves
@@ -70,6 +73,7 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(options) => return check::run(&options).unwrap_or_else(|error| fail_usage(&error)),
         Command::Run(options) => block_on(async { Ok(standalone::run(options).await?) }),
         Command::Extproc(options) => block_on(async { extproc::run(options.plan()?).await }),
+        Command::Key(options) => block_on(key::run(options)),
         Command::Testbackend(options) => block_on(run_testbackend(*options)),
         Command::Healthcheck(options) => block_on(health::run(options)),
         Command::Completions(options) => shell::completions(&options),

@@ -21,6 +21,7 @@ pub mod wire;
 pub mod auth;
 pub mod cost;
 pub mod endpoint;
+pub mod keys;
 pub mod mutation;
 pub mod redaction;
 pub mod routing;
@@ -36,6 +37,8 @@ pub mod exchange;
 
 // L4: edges
 pub mod credentials;
+
+pub mod keystore;
 
 pub mod source;
 

@@ -8,6 +8,8 @@ pub mod exchange;
 pub mod filter_config;
 pub mod json_edit;
 pub mod json_members;
+pub mod keys;
+pub mod keys_file;
 pub mod openai_usage;
 pub mod request;
 pub mod resources;
@@ -20,7 +22,7 @@ pub mod translate_request;
 pub type Run = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Run); 14] = [
+pub const TARGETS: [(&str, Run); 16] = [
     ("cel_cost", cel_cost::run),
     ("encoding", encoding::run),
     ("eventstream", eventstream::run),
@@ -28,6 +30,8 @@ pub const TARGETS: [(&str, Run); 14] = [
     ("filter_config", filter_config::run),
     ("json_edit", json_edit::run),
     ("json_members", json_members::run),
+    ("keys", keys::run),
+    ("keys_file", keys_file::run),
     ("openai_usage", openai_usage::run),
     ("request", request::run),
     ("resources", resources::run),

@@ -1,0 +1,174 @@
+//! All keys of a store, in memory: what requests ask.
+
+use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::fmt;
+use std::hash::BuildHasher as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+
+use super::record::Hashed;
+use super::{Grant, KeyId, NotAKey, Presented, Record, Standing, Timestamp};
+
+/// A change copies a shard: with 100,000 keys that is 400 pointers.
+const SHARDS: usize = 256;
+
+type Shard = HashMap<KeyId, Arc<Record>>;
+
+/// All keys of a store. Requests read it without waiting for anybody, while it is changed.
+///
+/// It is as old as the store was last heard of: beyond `stale_after` nobody is let in.
+pub struct Index {
+    shards: Vec<ArcSwap<Shard>>,
+    hasher: RandomState,
+    /// When all that was in the store was here; nothing before the first time.
+    confirmed: ArcSwapOption<Instant>,
+    stale_after: Duration,
+    /// What a key is held to that is not there.
+    decoy: Arc<Record>,
+}
+
+/// Why a key that was shown is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Its text tells.
+    #[error("{0}")]
+    NotAKey(NotAKey),
+    /// The client is not told why: that is for the log.
+    #[error("this key is not valid")]
+    Refused(Reason),
+    /// Nobody knows: the store has been away for too long.
+    #[error("keys cannot be checked at present; try again shortly")]
+    Unavailable,
+}
+
+/// Why a key is not valid. For the operator alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// There is none with that id and secret.
+    Unknown,
+    /// It was taken back.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+
+impl fmt::Debug for Index {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Index").field("keys", &self.len()).field("stale_after", &self.stale_after).finish()
+    }
+}
+
+impl Index {
+    /// An index without keys, of a store nobody has heard of yet.
+    pub fn new(stale_after: Duration) -> Self {
+        let decoy = Record {
+            id: KeyId::none(),
+            hash: Hashed::of_nothing(),
+            created: Timestamp::of(SystemTime::UNIX_EPOCH),
+            revoked: None,
+            rotated_from: None,
+            rotated_to: None,
+            retires: None,
+            grant: Grant::named("none"),
+        };
+        Self {
+            shards: std::iter::repeat_with(ArcSwap::default).take(SHARDS).collect(),
+            hasher: RandomState::new(),
+            confirmed: ArcSwapOption::empty(),
+            stale_after,
+            decoy: Arc::new(decoy),
+        }
+    }
+
+    /// The record of the key that was shown, if it is valid.
+    ///
+    /// A key that is not there, one with another secret, one that was taken back and one that has expired cost the same work:
+    /// one look, one hash, one comparison, and every reason looked at.
+    pub fn verify(&self, text: &[u8], wall: SystemTime, monotonic: Instant) -> Result<Arc<Record>, Refusal> {
+        let key = Presented::parse(text).map_err(Refusal::NotAKey)?;
+        let confirmed = self.confirmed.load();
+        let fresh = confirmed
+            .as_ref()
+            .is_some_and(|at| monotonic.saturating_duration_since(**at) <= self.stale_after);
+        if !fresh {
+            return Err(Refusal::Unavailable);
+        }
+        let shard = self.shard(key.id()).load();
+        let found = shard.get(key.id());
+        let record = found.unwrap_or(&self.decoy);
+        let same = bool::from(record.hash.is_of(key.text())) & found.is_some();
+        let standing = record.standing(wall);
+        match (same, standing) {
+            (true, Standing::Active | Standing::Retiring) => Ok(Arc::clone(record)),
+            (true, Standing::Expired) => Err(Refusal::Refused(Reason::Expired)),
+            (true, Standing::Revoked) => Err(Refusal::Refused(Reason::Revoked)),
+            (false, _) => Err(Refusal::Refused(Reason::Unknown)),
+        }
+    }
+
+    /// How many keys it has.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.load().len()).sum()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts records in the place of those with the same ids. For one writer at a time.
+    pub fn apply(&self, records: impl IntoIterator<Item = Record>) {
+        let mut parts: HashMap<usize, Vec<Record>> = HashMap::new();
+        for record in records {
+            parts.entry(self.place(record.id.as_str().as_bytes())).or_default().push(record);
+        }
+        for (place, records) in parts {
+            let mut shard = Shard::clone(&self.shards[place].load());
+            shard.extend(records.into_iter().map(|record| (record.id, Arc::new(record))));
+            self.shards[place].store(Arc::new(shard));
+        }
+    }
+
+    /// Takes keys out. For one writer at a time.
+    pub fn remove(&self, ids: &[KeyId]) {
+        for id in ids {
+            let shard = self.shard(id.as_str().as_bytes());
+            let mut kept = Shard::clone(&shard.load());
+            kept.remove(id);
+            shard.store(Arc::new(kept));
+        }
+    }
+
+    /// Makes it hold these records and no others. For one writer at a time. A key that is in both is valid throughout.
+    pub fn replace(&self, records: impl IntoIterator<Item = Record>) {
+        let mut shards: Vec<Shard> = std::iter::repeat_with(Shard::default).take(SHARDS).collect();
+        for record in records {
+            shards[self.place(record.id.as_str().as_bytes())].insert(record.id, Arc::new(record));
+        }
+        for (shard, fresh) in self.shards.iter().zip(shards) {
+            shard.store(Arc::new(fresh));
+        }
+    }
+
+    /// Says that at `at` all that was in the store was here.
+    pub fn confirm(&self, at: Instant) {
+        self.confirmed.store(Some(Arc::new(at)));
+    }
+
+    /// When the store was last heard of.
+    pub fn confirmed(&self) -> Option<Instant> {
+        self.confirmed.load().as_deref().copied()
+    }
+
+    fn shard(&self, id: &[u8]) -> &ArcSwap<Shard> {
+        &self.shards[self.place(id)]
+    }
+
+    fn place(&self, id: &[u8]) -> usize {
+        // Below SHARDS, whatever the width of usize.
+        (self.hasher.hash_one(id) % SHARDS as u64) as usize
+    }
+}
