@@ -68,6 +68,8 @@ pub struct CompileOptions {
     pub first_port: u16,
     /// Ports of single listeners.
     pub ports: Vec<PortOverride>,
+    /// Whether the processor is told where clients are: keys can be bound to networks.
+    pub client_addresses: bool,
     /// Where the parts of the gateway meet.
     pub sockets: Sockets,
 }

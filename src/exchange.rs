@@ -10,6 +10,7 @@
 //! the state is a [`Violation`]; the caller ends the stream with it, which makes Envoy fail the request.
 
 mod attempt;
+mod gateway_key;
 mod handover;
 mod outgoing;
 mod request;
@@ -20,6 +21,7 @@ mod settlement;
 #[cfg(test)]
 mod tests;
 
+use core::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
@@ -35,6 +37,7 @@ pub use self::request::{
 pub use self::settlement::{Outcome, Settlement};
 use crate::endpoint::{Endpoint, Paths};
 use crate::headers::{HeaderAttributes, Headers};
+use crate::keys::{Index, Record};
 use crate::mutation::{Change, LocalReply, Metadata};
 use crate::runtime::{Scope, Served};
 use crate::translate::Reader;
@@ -57,6 +60,8 @@ pub struct Settings {
     pub attributes: HeaderAttributes,
     /// Whether debug logs show bodies by their shape rather than by their length; see [`crate::redaction`].
     pub log_body_shapes: bool,
+    /// The gateway's own keys, if it has any.
+    pub keys: Option<Arc<Index>>,
 }
 
 impl Settings {
@@ -146,6 +151,8 @@ pub struct Exchange {
     settings: Arc<Settings>,
     id: ExchangeId,
     state: State,
+    /// The client's address, where Envoy tells it.
+    source: Option<IpAddr>,
     /// Taken when the exchange is settled; from then on nothing more is noted.
     account: Option<Box<Settlement>>,
 }
@@ -179,6 +186,8 @@ impl State {
 struct Received {
     scope: Scope,
     endpoint: Endpoint,
+    /// The gateway's own key that it showed.
+    key: Option<Arc<Record>>,
     headers: Headers,
 }
 
@@ -205,7 +214,12 @@ impl Exchange {
         if let Some(Scope::Gateway(gateway)) = &scope {
             settlement.gateway = Some(Arc::clone(&gateway.name));
         }
-        Self { scope, settings, id, state: State::Start, account: Some(Box::new(settlement)) }
+        Self { scope, settings, id, state: State::Start, source: None, account: Some(Box::new(settlement)) }
+    }
+
+    /// The client's address, as Envoy found it. Keys that are bound to networks are refused without it.
+    pub fn comes_from(&mut self, source: Option<IpAddr>) {
+        self.source = source;
     }
 
     /// Its name among those of all processors.
@@ -229,7 +243,7 @@ impl Exchange {
         let state = std::mem::replace(&mut self.state, State::Over);
         let (next, step) = match (state, input) {
             (State::Start, Input::RequestHeaders { headers, end_of_stream }) => {
-                self.request_headers(headers, end_of_stream)
+                self.request_headers(headers, end_of_stream, now)
             }
             (State::AwaitBody(received), Input::RequestBody { body, .. }) => {
                 self.request_body(*received, body, now)

@@ -3,6 +3,7 @@
 mod admin;
 mod cut;
 mod health;
+mod keys;
 pub mod listen;
 mod mcp;
 mod workers;
@@ -15,6 +16,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use self::health::Health;
+pub use self::keys::KeyOptions;
+use self::keys::Keys;
 pub use self::listen::Listen;
 use self::listen::{Listener, Stream};
 use self::workers::{Services, Workers};
@@ -41,6 +44,8 @@ pub struct ProcessorOptions {
     pub max_message: usize,
     /// What probes are told.
     pub habits: Habits,
+    /// Where the gateway's own keys come from, if there are any.
+    pub keys: KeyOptions,
 }
 
 impl ProcessorOptions {
@@ -54,6 +59,7 @@ impl ProcessorOptions {
             settings: Settings::default(),
             max_message: usize::MAX,
             habits: Habits::Own,
+            keys: KeyOptions::default(),
         }
     }
 }
@@ -74,6 +80,7 @@ pub enum Habits {
 pub struct Processor {
     listen: Listen,
     admin: Option<Listen>,
+    key_admin: Option<Listen>,
     active: ActiveExchanges,
     health: Health,
     // Dropped with the processor, they end what its threads serve.
@@ -87,7 +94,8 @@ pub struct Processor {
 impl Processor {
     /// Opens the listeners and serves on them. Fails, naming the address, if one cannot be opened; then none is.
     pub fn start(options: ProcessorOptions) -> anyhow::Result<Self> {
-        let ProcessorOptions { listen, admin, mcp, slot, settings, max_message, habits } = options;
+        let ProcessorOptions { listen, admin, mcp, slot, mut settings, max_message, habits, keys } = options;
+        let keys = Keys::open(keys)?;
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
         let mcp_listener = mcp.map(|mcp| mcp.bind()).transpose()?;
@@ -113,6 +121,11 @@ impl Processor {
                 shown,
             )));
         }
+        let key_admin = keys.as_ref().and_then(Keys::listen);
+        if let Some(keys) = keys {
+            settings.keys = Some(Arc::clone(&keys.index));
+            others.push(spawn(keys.run()));
+        }
         if let Some(listener) = mcp_listener {
             others.push(spawn(mcp::serve(listener)));
         }
@@ -122,7 +135,7 @@ impl Processor {
         let grpc = spawn(serve_grpc(listener, workers, stop.clone()));
         let settling = spawn(settle(settlements, metrics));
         let (stop, cut) = (stop.drop_guard(), cut.drop_guard());
-        Ok(Self { listen, admin, active, health, stop, cut, grpc, settling, others })
+        Ok(Self { listen, admin, key_admin, active, health, stop, cut, grpc, settling, others })
     }
 
     /// Where Envoy connects, with the real port where 0 was asked for.
@@ -133,6 +146,11 @@ impl Processor {
     /// Where the admin listener is, if there is one.
     pub fn admin(&self) -> Option<&Listen> {
         self.admin.as_ref()
+    }
+
+    /// Where keys are managed, if anywhere.
+    pub fn key_admin(&self) -> Option<&Listen> {
+        self.key_admin.as_ref()
     }
 
     /// Exchanges that are not over.

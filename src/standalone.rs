@@ -277,6 +277,7 @@ fn start_processor(
     let processor = ProcessorOptions {
         admin: Some(Listen::Tcp(options.admin_address())),
         settings: Settings { attributes: options.attributes.resolve(), ..Settings::default() },
+        keys: options.keys.clone(),
         ..ProcessorOptions::new(Listen::Unix(folder.extproc_socket()), slot.clone())
     };
     Processor::start(processor)

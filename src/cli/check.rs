@@ -111,6 +111,7 @@ fn compile_options() -> CompileOptions {
         listen_address: std::net::Ipv4Addr::LOCALHOST.into(),
         first_port: standalone::FIRST_PORT,
         ports: Vec::new(),
+        client_addresses: false,
         sockets: Sockets {
             extproc: folder.join("extproc.sock"),
             envoy_admin: folder.join("envoy.sock"),

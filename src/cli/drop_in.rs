@@ -13,7 +13,7 @@ use super::go_flags::{boolean, duration};
 use crate::endpoint::{Paths, Prefixes};
 use crate::exchange::Settings;
 use crate::headers::HeaderMapping;
-use crate::server::{Habits, Listen};
+use crate::server::{Habits, KeyOptions, Listen};
 use crate::source::{self, Accept, Location, Source};
 use crate::telemetry::{AttributeOptions, LogFormat};
 
@@ -155,10 +155,12 @@ impl GoFlags {
                 paths: Paths::new(&self.root_prefix, &self.endpoint_prefixes),
                 attributes: attributes.resolve(),
                 log_body_shapes: self.enable_redaction,
+                keys: None,
             },
             max_message: self.max_recv_msg_size,
             habits: Habits::Go,
             drain: Drain { delay: self.drain_delay, timeout: self.drain_timeout },
+            keys: KeyOptions::default(),
         })
     }
 }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::endpoint::{Paths, Prefixes};
 use crate::exchange::Settings;
-use crate::server::{Habits, Listen, Processor, ProcessorOptions};
+use crate::server::{Habits, KeyOptions, Listen, Processor, ProcessorOptions};
 use crate::source::{self, Accept, Location, Slot, Source, Watcher};
 use crate::telemetry::AttributeOptions;
 
@@ -59,6 +59,8 @@ pub(super) struct Options {
     drain_timeout: u64,
     #[command(flatten)]
     attributes: AttributeOptions,
+    #[command(flatten)]
+    keys: KeyOptions,
 }
 
 /// What is to be run, whichever way it was asked for.
@@ -72,6 +74,7 @@ pub(super) struct Plan {
     pub(super) max_message: usize,
     pub(super) habits: Habits,
     pub(super) drain: Drain,
+    pub(super) keys: KeyOptions,
 }
 
 /// The time between a signal and the end.
@@ -99,6 +102,7 @@ impl Options {
                 paths: Paths::new(&self.root_prefix, &self.endpoint_prefixes),
                 attributes: self.attributes.resolve(),
                 log_body_shapes: self.log_body_shapes,
+                keys: None,
             },
             max_message: self.max_message_size.unwrap_or(usize::MAX),
             habits: Habits::Own,
@@ -106,6 +110,7 @@ impl Options {
                 delay: Duration::from_secs(self.drain_delay),
                 timeout: Some(Duration::from_secs(self.drain_timeout)),
             },
+            keys: self.keys,
         })
     }
 }
@@ -113,7 +118,7 @@ impl Options {
 /// Serves until told to stop. A configuration that cannot be used at start is an error; later ones are only reported.
 #[expect(clippy::print_stderr, reason = "supervisors wait for this very line")]
 pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
-    let Plan { listen, admin, mcp, source, settings, max_message, habits, drain } = plan;
+    let Plan { listen, admin, mcp, source, settings, max_message, habits, drain, keys } = plan;
     let mut signals = StopSignals::new()?;
     if std::env::var_os("DISABLE_PPROF").is_some() {
         tracing::debug!("DISABLE_PPROF is set; no profiles are served in any case");
@@ -125,6 +130,7 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
         settings,
         max_message,
         habits,
+        keys,
         ..ProcessorOptions::new(listen, slot.clone())
     })?;
     let mut watcher = Watcher::new(source, slot.clone());

@@ -25,6 +25,7 @@ fn options() -> CompileOptions {
         listen_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         first_port: 1975,
         ports: Vec::new(),
+        client_addresses: false,
         sockets: Sockets {
             extproc: PathBuf::from("/run/aigw/extproc.sock"),
             envoy_admin: PathBuf::from("/run/aigw/envoy.sock"),

@@ -1,15 +1,18 @@
 //! The request of an exchange: which endpoint, which rule, and what goes on to Envoy's routes.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::gateway_key::Denied;
 use super::handover::Candidates;
 use super::outgoing::{self, Manner, Original, Outgoing};
-use super::{Exchange, Handover, Now, Received, Sent, Settings, State, Step};
+use super::{Exchange, Handover, Now, Outcome, Received, Sent, Settings, State, Step};
 use crate::auth::CredentialMetadata;
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
+use crate::keys::Record;
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
 use crate::runtime::{Classic, Gateway, ModelList, Route, Rule, Scope, Served, Target};
 use crate::wire::openai;
@@ -39,7 +42,12 @@ const MAX_MODEL_LENGTH: usize = 4096;
 const MAX_ECHO: usize = 1024;
 
 impl Exchange {
-    pub(super) fn request_headers(&mut self, headers: Headers, end_of_stream: bool) -> (State, Step) {
+    pub(super) fn request_headers(
+        &mut self,
+        headers: Headers,
+        end_of_stream: bool,
+        now: Now,
+    ) -> (State, Step) {
         let path = headers.text(":path").unwrap_or_default();
         let Some(endpoint) = self.settings.endpoint(path) else {
             let shown = &path[..path.floor_char_boundary(MAX_ECHO)];
@@ -52,16 +60,18 @@ impl Exchange {
             let body = openai::error_body("ServiceUnavailable", 503, message);
             return self.reply(LocalReply::json(503, "no_configuration", body));
         };
-        match endpoint {
-            Endpoint::Models => {
-                let models = models(&scope, &headers).openai.clone();
-                return self.reply(LocalReply::json(200, "models", models));
+        let key = match self.gateway_key(&headers, now) {
+            Ok(key) => key,
+            Err(denied) => {
+                let answer = self.reply(denied.reply(endpoint));
+                self.set_outcome(Outcome::Refused(denied.details()));
+                return answer;
             }
-            Endpoint::AnthropicModels => {
-                let models = models(&scope, &headers).anthropic.clone();
-                return self.reply(LocalReply::json(200, "models", models));
-            }
-            _ => {}
+        };
+        if matches!(endpoint, Endpoint::Models | Endpoint::AnthropicModels) {
+            let models = models(&scope, &headers, key.as_deref());
+            let body = if endpoint == Endpoint::Models { &models.openai } else { &models.anthropic };
+            return self.reply(LocalReply::json(200, "models", body.clone()));
         }
         let change = match &scope {
             Scope::Gateway(_) => match unfit(endpoint, &headers, end_of_stream) {
@@ -74,12 +84,12 @@ impl Exchange {
                 Change { headers: edits, ..Change::default() }
             }
         };
-        let received = Box::new(Received { scope, endpoint, headers });
+        let received = Box::new(Received { scope, endpoint, key, headers });
         (State::AwaitBody(received), Step::Continue(change))
     }
 
     pub(super) fn request_body(&mut self, received: Received, body: Bytes, now: Now) -> (State, Step) {
-        let Received { scope, endpoint, headers } = received;
+        let Received { scope, endpoint, key, headers } = received;
         let content_type = headers.text("content-type").unwrap_or_default();
         let request = match ModelRequest::read(endpoint, content_type, &body) {
             Ok(request) => request,
@@ -99,6 +109,10 @@ impl Exchange {
             settlement.attributes = attributes;
             settlement.prompt_bytes = body.len() as u64;
         });
+        if key.as_ref().is_some_and(|key| !key.allows_model(&model)) {
+            // Whether or not there is such a model.
+            return self.reply(Denied::Model.reply(endpoint));
+        }
         let gateway = match scope {
             Scope::Gateway(gateway) => gateway,
             Scope::Classic(classic) => {
@@ -223,7 +237,8 @@ impl Exchange {
     ) -> (State, Step) {
         let handover = Handover {
             endpoint,
-            strip_credentials: false,
+            // A key of the gateway's own is none of the provider's business.
+            strip_credentials: self.settings.keys.is_some(),
             force_usage: asks_for_usage_as_the_go_gateway(classic, endpoint, &request),
             hide_usage: false,
             candidates: Candidates::Classic(Arc::clone(classic)),
@@ -275,12 +290,17 @@ pub(super) fn sending_metadata(
     metadata
 }
 
-fn models<'a>(scope: &'a Scope, headers: &Headers) -> &'a ModelList {
-    match scope {
+/// The models that the key's owner may see.
+fn models<'a>(scope: &'a Scope, headers: &Headers, key: Option<&Record>) -> Cow<'a, ModelList> {
+    let all = match scope {
         Scope::Gateway(gateway) => gateway.models.of_host(headers.text(":authority")),
         Scope::Classic(classic) => {
             classic.models.of_host(headers.text(":authority").or_else(|| headers.text("host")))
         }
+    };
+    match key {
+        Some(key) if key.grant.models.is_some() => Cow::Owned(all.of_those(|model| key.allows_model(model))),
+        _ => Cow::Borrowed(all),
     }
 }
 

@@ -111,6 +111,7 @@ fn configuration() -> (Compiled, Arc<Runtime>) {
         listen_address: Ipv4Addr::LOCALHOST.into(),
         first_port: 1975,
         ports: Vec::new(),
+        client_addresses: false,
         sockets: Sockets { extproc: "e".into(), envoy_admin: "a".into(), embedded: "b".into() },
     };
     let compiled = compile(&snapshot, &options);

@@ -1,5 +1,7 @@
 //! Envoy's messages -> [`Input`] and [`Arrival`].
 
+use std::net::{IpAddr, SocketAddr};
+
 use bytes::Bytes;
 use serde_json::Value as Json;
 
@@ -44,10 +46,23 @@ const ROUTE: &str = "xds.route_metadata.filter_metadata['aigateway.envoy.io']['a
 
 const ATTEMPT_COUNT: &str = "upstream.request_attempt_count";
 
-/// What Envoy tells of an attempt; nothing where the stream is the router's, whose filter asks for no attributes.
+/// The attribute that the router's filter asks for where keys may be bound to networks.
+const SOURCE: &str = "source.address";
+
+/// The client's address, as Envoy's listener found it: nothing a client says, unless Envoy is told to believe it.
+pub(super) fn source(request: &proto::ProcessingRequest) -> Option<IpAddr> {
+    let address = request.attributes.values().find_map(|attributes| text(attributes, SOURCE))?;
+    address.parse().map(|address: SocketAddr| address.ip()).or_else(|_| address.parse()).ok()
+}
+
+/// What Envoy tells of an attempt; nothing where the stream is the router's, whose filter asks for none of an attempt's attributes.
 pub(super) fn arrival(request: &proto::ProcessingRequest) -> Option<Arrival> {
     let Some(Request::RequestHeaders(message)) = &request.request else { return None };
-    if request.attributes.is_empty() {
+    let only_source = |attributes: &proto::Struct| {
+        let mut names = attributes.fields.iter().map(|field| &*field.key);
+        names.next() == Some(SOURCE.as_bytes()) && names.next().is_none()
+    };
+    if request.attributes.values().all(only_source) {
         return None;
     }
     let attribute = |name: &str| {

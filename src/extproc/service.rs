@@ -61,7 +61,8 @@ impl Inner {
                 Party::Attempt(Box::new(Attempt::new(arrival, handover, scope, Arc::clone(&self.settings))))
             }
             None => {
-                let exchange = Exchange::new(scope, self.registry.id(), Arc::clone(&self.settings), now);
+                let mut exchange = Exchange::new(scope, self.registry.id(), Arc::clone(&self.settings), now);
+                exchange.comes_from(decode::source(first));
                 Party::Router(self.settler.guard(exchange, Arc::clone(&self.registry)))
             }
         }

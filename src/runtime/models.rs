@@ -24,6 +24,16 @@ pub struct List {
     pub openai: Bytes,
     /// Anthropic's.
     pub anthropic: Bytes,
+    models: Vec<config::Model>,
+}
+
+impl List {
+    /// The list of those that a client may see.
+    #[must_use]
+    pub fn of_those(&self, shown: impl Fn(&str) -> bool) -> Self {
+        let models: Vec<_> = self.models.iter().filter(|model| shown(&model.name)).cloned().collect();
+        list(&models)
+    }
 }
 
 impl ModelLists {
@@ -74,6 +84,7 @@ fn list(models: &[config::Model]) -> List {
     List {
         openai: openai::models_body(&openai.collect::<Vec<_>>()),
         anthropic: anthropic::models_body(&anthropic.collect::<Vec<_>>()),
+        models: models.to_vec(),
     }
 }
 

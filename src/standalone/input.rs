@@ -108,6 +108,7 @@ pub(super) fn compile_options(options: &RunOptions, folder: &Path) -> Result<Com
         listen_address: options.listen_address,
         first_port: FIRST_PORT,
         ports: options.listen.clone(),
+        client_addresses: options.keys.keys.is_some(),
         sockets: Sockets {
             extproc: folder.join(runtime_dir::EXTPROC_SOCKET),
             envoy_admin: folder.join(runtime_dir::ENVOY_SOCKET),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::compile::PortOverride;
 use crate::resources::types::GatewayDuration;
+use crate::server::KeyOptions;
 use crate::telemetry::AttributeOptions;
 
 const EXAMPLES: &str = "\
@@ -70,6 +71,9 @@ pub struct RunOptions {
     /// Which request headers are told in telemetry.
     #[command(flatten)]
     pub attributes: AttributeOptions,
+    /// The gateway's own keys.
+    #[command(flatten)]
+    pub keys: KeyOptions,
 }
 
 impl RunOptions {

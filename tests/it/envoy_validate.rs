@@ -35,6 +35,7 @@ fn validate(envoy: &Path, text: &str) -> Compiled {
         listen_address: std::net::Ipv4Addr::LOCALHOST.into(),
         first_port: 1975,
         ports: Vec::new(),
+        client_addresses: false,
         sockets: Sockets {
             extproc: folder.path().join("extproc.sock"),
             envoy_admin: folder.path().join("envoy.sock"),

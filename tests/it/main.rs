@@ -19,6 +19,7 @@ mod extproc;
 mod extproc_process;
 mod failover;
 mod https;
+mod keys;
 mod layers;
 mod leaving;
 mod matcher;

@@ -7,6 +7,7 @@ pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod planes;
 pub(crate) mod provider;
+pub(crate) mod redis;
 pub(crate) mod sigv4;
 pub(crate) mod yaml;
 
@@ -17,6 +18,11 @@ use std::path::PathBuf;
 /// `AIGW_TEST_STRICT`, which `make test` sets, as it has set the tools up, and under `CI`.
 pub(crate) fn missing<T>(what: &str) -> Option<T> {
     skip(what, is_set("AIGW_TEST_STRICT") || is_set("CI"))
+}
+
+/// As [`missing`], of what neither `make test` nor CI sets up.
+pub(crate) fn missing_service<T>(what: &str) -> Option<T> {
+    skip(what, false)
 }
 
 fn is_set(name: &str) -> bool {

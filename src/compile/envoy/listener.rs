@@ -13,7 +13,7 @@ pub(super) fn write(plan: &ListenerPlan, options: &CompileOptions) -> Value {
     let mut filters: Vec<Value> = plan.client.connection_limit.iter().map(connection_limit).collect();
     filters.push(json!({
         "name": "envoy.filters.network.http_connection_manager",
-        "typed_config": connection_manager(plan),
+        "typed_config": connection_manager(plan, options),
     }));
     let mut listener = json!({
         "name": plan.full_name(),
@@ -45,12 +45,12 @@ fn connection_limit(limit: &ConnectionLimit) -> Value {
     json!({ "name": "envoy.filters.network.connection_limit", "typed_config": config })
 }
 
-fn connection_manager(plan: &ListenerPlan) -> Value {
+fn connection_manager(plan: &ListenerPlan, options: &CompileOptions) -> Value {
     let mut manager = json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "codec_type": "AUTO",
-        "http_filters": [processor(&plan.authority), router()],
+        "http_filters": [processor(&plan.authority, options.client_addresses), router()],
         "access_log": plan.access_logs.iter().map(access_log::write).collect::<Vec<_>>(),
         "use_remote_address": true,
         // Without this the addresses of private networks may set `x-envoy-*` headers, retries and timeouts included.
@@ -105,8 +105,11 @@ fn treat(manager: &mut Value, client: &ClientPlan) {
 }
 
 /// Our filter. The processor reads whole request bodies; of answers it asks for the body where it needs it.
-fn processor(authority: &str) -> Value {
+fn processor(authority: &str, client_addresses: bool) -> Value {
     let mut config = processor::filter(authority);
+    if client_addresses {
+        config["request_attributes"] = json!(["source.address"]);
+    }
     config["processing_mode"] = json!({
         "request_header_mode": "SEND",
         "request_body_mode": "BUFFERED",

@@ -34,6 +34,7 @@ fn options(dir: &Path) -> CompileOptions {
         listen_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
         first_port: 0,
         ports: vec![PortOverride { listener: "http".to_owned(), port: 0 }],
+        client_addresses: false,
         sockets: Sockets {
             extproc: dir.join("extproc.sock"),
             envoy_admin: dir.join("unused.sock"),
