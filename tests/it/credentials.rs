@@ -168,6 +168,32 @@ async fn a_request_to_aws_is_signed_as_it_is_received() {
     gateway.stop().await;
 }
 
+/// What stands in a path of Bedrock is escaped there, and escaped again where it is signed; Envoy must leave it as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn models_in_paths_are_signed_as_they_arrive() {
+    let Some(setup) = Setup::new().await else { return };
+    let backend = Backend::start(&[]).await;
+    let models =
+        ["anthropic.claude-3-5-sonnet-20240620-v1:0", "arn:aws:bedrock:eu-west-1:1:inference-profile/x.y"];
+    let bedrock = named("one", &backend).replace("{name: OpenAI}", "{name: AWSBedrock}");
+    let rules = models.map(|model| (model, "one"));
+    let gateway =
+        setup.yaml(yaml::gateway("50Mi") + &bedrock + &aws("one") + &yaml::route(&rules, "")).start().await;
+    for model in models {
+        let body = format!(r#"{{"model":"{model}","messages":[{{"role":"user","content":"Hi."}}]}}"#);
+        gateway.peer().send(post(CHAT, &[], body)).await;
+        let recorded = backend.last();
+        assert!(
+            recorded.path.starts_with("/model/") && recorded.path.ends_with("/converse"),
+            "{}",
+            recorded.path
+        );
+        assert_eq!(recorded.path.contains("%2F"), model.contains('/'), "{}", recorded.path);
+        verify(&recorded, &CONFIGURED, "localhost", "eu-west-1");
+    }
+    gateway.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_cannot_be_fetched_is_told_and_nothing_is_sent_without_it() {
     let Some(setup) = Setup::new().await else { return };
