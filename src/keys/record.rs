@@ -319,7 +319,7 @@ impl Record {
 
     /// Takes it back. What was taken back stays so, and says since when.
     pub fn revoke(&mut self, now: SystemTime) {
-        self.revoked.get_or_insert(Timestamp::of(now));
+        self.revoked.get_or_insert_with(|| Timestamp::of(now));
     }
 
     /// The record of `key`, which takes the place of this one; this one is good for `grace` still.

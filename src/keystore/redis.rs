@@ -59,7 +59,7 @@ const PAGE: usize = 500;
 /// Keys in a Redis.
 #[derive(Clone)]
 pub struct RedisStore {
-    client: Client,
+    client: Arc<Client>,
     name: Arc<str>,
     /// For those who manage keys; made when it is needed, and anew when it failed.
     connection: Arc<Mutex<Option<MultiplexedConnection>>>,
@@ -99,7 +99,7 @@ impl RedisStore {
             }
         };
         let client = client.map_err(|error| StoreError::Away(format!("{name}: {}", reason(&error))))?;
-        Ok(Self { client, name: name.into(), connection: Arc::default() })
+        Ok(Self { client: Arc::new(client), name: name.into(), connection: Arc::default() })
     }
 
     pub(super) async fn get(&self, id: KeyId) -> Result<Option<Held>, StoreError> {

@@ -1,11 +1,12 @@
 //! Keys through a real Envoy: two gateways, one store.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use ai_gateway::keys::{Grant, NewKey};
-use ai_gateway::keystore::Manager;
+use ai_gateway::keys::NewKey;
+use ai_gateway::keystore::{Created, Manager};
 use secrecy::ExposeSecret;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{create, now, open};
 use crate::support::backend::{Backend, header};
@@ -50,47 +51,93 @@ fn admin(gateway: &Gateway) -> Peer {
     Peer::Tcp(at.replace("localhost", "127.0.0.1").parse().expect("an address"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn who_shows_a_key_is_let_in_and_nobody_else_and_nothing_tells_a_key() {
-    let Some(redis) = Redis::start().await else { return };
-    let backend = Backend::start(&[]).await;
-    let url = redis.url();
-    let (Some(first), Some(second)) =
-        (start(&backend, &url, &["--log-level", "debug"]).await, start(&backend, &url, &[]).await)
-    else {
-        return;
-    };
-    let manager = Manager::new(open(&url));
-    let grant = |name: &str| Grant { organisation: Some("acme".into()), ..Grant::named(name) };
-    let make = async |grant: Grant| manager.create(grant, now()).await.unwrap();
-    let good = make(grant("good")).await;
-    let narrow = make(Grant { models: Some(vec!["goo*".parse().unwrap()]), ..grant("narrow") }).await;
-    let local = make(Grant { sources: Some(vec!["127.0.0.0/8".parse().unwrap()]), ..grant("local") }).await;
-    let elsewhere = make(Grant { sources: Some(vec!["10.0.0.0/8".parse().unwrap()]), ..grant("far") }).await;
-    let expired = make(Grant { expires: Some(ai_gateway::keys::Timestamp::of(now())), ..grant("old") }).await;
-    let revoked = make(grant("revoked")).await;
-    manager.revoke(revoked.record.id, now()).await.unwrap();
-    let text = |created: &ai_gateway::keystore::Created| created.key.expose_secret().to_owned();
-    for gateway in [&first, &second] {
-        until("keys have come", async || status(gateway, &text(&elsewhere)).await == 403).await;
+/// Two gateways, one store, one provider, and keys of all kinds.
+struct Scene {
+    redis: Redis,
+    backend: Backend,
+    first: Gateway,
+    second: Gateway,
+    manager: Manager,
+    keys: BTreeMap<&'static str, Created>,
+}
+
+impl Scene {
+    async fn new() -> Option<Self> {
+        let redis = Redis::start().await?;
+        let backend = Backend::start(&[]).await;
+        let url = redis.url();
+        let first = start(&backend, &url, &["--log-level", "debug"]).await?;
+        let second = start(&backend, &url, &[]).await?;
+        let manager = Manager::new(open(&url));
+        let mut keys = BTreeMap::new();
+        for (name, restriction) in [
+            ("good", json!({})),
+            ("narrow", json!({"models": ["goo*"]})),
+            ("local", json!({"sources": ["127.0.0.0/8"]})),
+            ("expired", json!({"expires": "2026-01-01T00:00:00Z"})),
+            ("revoked", json!({})),
+            ("elsewhere", json!({"sources": ["10.0.0.0/8"]})),
+        ] {
+            let mut grant = restriction;
+            grant["name"] = name.into();
+            grant["organisation"] = "acme".into();
+            let grant = serde_json::from_value(grant).unwrap();
+            keys.insert(name, manager.create(grant, now()).await.unwrap());
+        }
+        manager.revoke(keys["revoked"].record.id, now()).await.unwrap();
+        let scene = Self { redis, backend, first, second, manager, keys };
+        // The last one that was made.
+        for gateway in [&scene.first, &scene.second] {
+            until("keys have come", async || status(gateway, scene.key("elsewhere")).await == 403).await;
+        }
+        Some(scene)
     }
 
-    // As each SDK shows it; the provider gets its own key and nothing of the client's.
-    let bearer = format!("Bearer {}", text(&good));
-    for shown in [("authorization", &*bearer), ("x-api-key", &text(&good)), ("api-key", &text(&good))] {
-        assert_eq!(ask(&first, CHAT, "good", &[shown]).await.status, 200, "{}", shown.0);
+    fn key(&self, name: &str) -> &str {
+        self.keys[name].key.expose_secret()
+    }
+}
+
+/// One of the right form that no store has.
+fn unknown() -> String {
+    NewKey::generate(&[9; 64]).text.expose_secret().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_a_key_is_let_in_and_nobody_else_and_nothing_tells_a_key() {
+    let Some(scene) = Scene::new().await else { return };
+    keys_end_at_the_gateway(&scene).await;
+    let before = scene.backend.all().len();
+    keys_that_are_not_valid_get_one_answer(&scene).await;
+    what_shows_no_single_key_is_refused(&scene).await;
+    assert_eq!(scene.backend.all().len(), before, "nothing that is refused reaches the provider");
+    models_and_networks_count(&scene).await;
+    each_sees_its_own(&scene).await;
+    revocations_are_live(&scene).await;
+    no_key_is_told(&scene).await;
+    for gateway in [scene.first, scene.second] {
+        gateway.stop().await;
+    }
+}
+
+/// As each SDK shows it; the provider gets its own key and nothing of the client's.
+async fn keys_end_at_the_gateway(scene: &Scene) {
+    let (Scene { backend, first, .. }, key) = (scene, scene.key("good"));
+    let bearer = format!("Bearer {key}");
+    for shown in [("authorization", &*bearer), ("x-api-key", key), ("api-key", key)] {
+        assert_eq!(ask(first, CHAT, "good", &[shown]).await.status, 200, "{}", shown.0);
         let seen = backend.last();
         assert_eq!(header(&seen, "authorization"), ["Bearer sk-provider"]);
         assert!(!format!("{:?}", seen.headers).contains("aigw-"), "{:?}", seen.headers);
     }
+}
 
-    // One answer, to the byte, whatever is wrong with a key.
-    let unknown = NewKey::generate(&[9; 64]).text.expose_secret().to_owned();
-    let before = backend.all().len();
+/// To the byte, whatever is wrong with them.
+async fn keys_that_are_not_valid_get_one_answer(scene: &Scene) {
     for path in [CHAT, MESSAGES] {
         let mut answers = Vec::new();
-        for key in [&unknown, &text(&revoked), &text(&expired)] {
-            let answer = ask(&first, path, "good", &[("x-api-key", key)]).await;
+        for key in [&unknown(), scene.key("revoked"), scene.key("expired")] {
+            let answer = ask(&scene.first, path, "good", &[("x-api-key", key)]).await;
             assert_eq!(answer.status, 401);
             let mut headers: Vec<_> = answer.headers.keys().map(ToString::to_string).collect();
             headers.sort();
@@ -100,71 +147,96 @@ async fn who_shows_a_key_is_let_in_and_nobody_else_and_nothing_tells_a_key() {
         let body: Value = serde_json::from_slice(&answers[0].0).unwrap();
         assert_eq!(body["error"]["type"], "authentication_error", "{body}");
     }
-    let told = ask(&first, CHAT, "good", &[("x-api-key", &text(&good)[..66])]).await;
-    assert!(told.status == 401 && told.text().contains("mistyped"), "{}", told.text());
-    for headers in [&[][..], &[("authorization", "Bearer sk-123")], &[("x-ai-eg-tenant", "acme")]] {
-        assert_eq!(ask(&first, CHAT, "good", headers).await.status, 401);
-    }
-    // A key twice, with something else beside it, or in a header that only looks right.
-    let two = [("authorization", &*bearer), ("authorization", "Bearer x")];
-    assert_eq!(ask(&first, CHAT, "good", &two).await.status, 401);
-    assert_eq!(ask(&first, CHAT, "good", &[("x-forwarded-api-key", &text(&good))]).await.status, 401);
+}
 
-    // Models and networks, whatever the client says of itself.
-    assert_eq!(ask(&first, CHAT, "good", &[("x-api-key", &text(&narrow))]).await.status, 200);
+async fn what_shows_no_single_key_is_refused(scene: &Scene) {
+    let good = scene.key("good");
+    let mistyped = ask(&scene.first, CHAT, "good", &[("x-api-key", &good[..66])]).await;
+    assert!(mistyped.status == 401 && mistyped.text().contains("mistyped"), "{}", mistyped.text());
+    let bearer = format!("Bearer {good}");
+    for headers in [
+        &[][..],
+        &[("authorization", "Bearer sk-123")],
+        &[("x-ai-eg-tenant", "acme")],
+        &[("authorization", good)],
+        &[("authorization", &bearer), ("authorization", "Bearer x")],
+        &[("x-api-key", good), ("x-api-key", "x")],
+        &[("x-forwarded-api-key", good)],
+        &[("proxy-authorization", &bearer)],
+    ] {
+        let answer = ask(&scene.first, CHAT, "good", headers).await;
+        let names: Vec<_> = headers.iter().map(|(name, _)| name).collect();
+        assert_eq!(answer.status, 401, "{names:?}");
+    }
+}
+
+/// Whatever the client says of itself.
+async fn models_and_networks_count(scene: &Scene) {
+    let first = &scene.first;
+    assert_eq!(ask(first, CHAT, "good", &[("x-api-key", scene.key("narrow"))]).await.status, 200);
     for model in ["other", "not-there"] {
-        let refused = ask(&first, CHAT, model, &[("x-api-key", &text(&narrow))]).await;
+        let refused = ask(first, CHAT, model, &[("x-api-key", scene.key("narrow"))]).await;
         assert_eq!(refused.status, 403, "{}", refused.text());
     }
-    assert_eq!(ask(&first, CHAT, "good", &[("x-api-key", &text(&local))]).await.status, 200);
+    assert_eq!(ask(first, CHAT, "good", &[("x-api-key", scene.key("local"))]).await.status, 200);
     let spoofed = [
-        ("x-api-key", &*text(&elsewhere)),
+        ("x-api-key", scene.key("elsewhere")),
         ("x-forwarded-for", "10.0.0.1"),
         ("x-envoy-external-address", "10.0.0.1"),
         ("forwarded", "for=10.0.0.1"),
     ];
-    assert_eq!(ask(&first, CHAT, "good", &spoofed).await.status, 403);
-    assert_eq!(backend.all().len(), before + 2, "nothing that is refused reaches the provider");
+    assert_eq!(ask(first, CHAT, "good", &spoofed).await.status, 403);
+}
 
-    // Each sees its own.
+async fn each_sees_its_own(scene: &Scene) {
     let list = async |key: &str| {
         let mut request = get("/v1/models");
         request.headers_mut().insert("x-api-key", key.parse().unwrap());
-        first.peer().send(request).await
+        scene.first.peer().send(request).await
     };
     let names = |answer: &Answer| {
         let data = answer.json()["data"].as_array().cloned().unwrap_or_default();
         data.iter().map(|model| model["id"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
-    assert_eq!(names(&list(&text(&good)).await), ["good", "other"]);
-    assert_eq!(names(&list(&text(&narrow)).await), ["good"]);
-    assert_eq!(list(&unknown).await.status, 401);
+    assert_eq!(names(&list(scene.key("good")).await), ["good", "other"]);
+    assert_eq!(names(&list(scene.key("narrow")).await), ["good"]);
+    assert_eq!(list(&unknown()).await.status, 401);
+}
 
-    // Live everywhere.
-    assert_eq!(status(&second, &text(&good)).await, 200);
-    manager.revoke(good.record.id, now()).await.unwrap();
+async fn revocations_are_live(scene: &Scene) {
+    let Scene { first, second, manager, .. } = scene;
+    let key = scene.key("good");
+    assert_eq!(status(second, key).await, 200);
+    manager.revoke(scene.keys["good"].record.id, now()).await.unwrap();
     let since = Instant::now();
     until("it is refused by both", async || {
-        status(&first, &text(&good)).await == 401 && status(&second, &text(&good)).await == 401
+        status(first, key).await == 401 && status(second, key).await == 401
     })
     .await;
     println!("refused by both gateways, through Envoy, after {:?}", since.elapsed());
+}
 
-    // Nowhere to be found: what each gateway wrote and serves, and the store.
+/// What each gateway wrote and serves, and the store.
+async fn no_key_is_told(scene: &Scene) {
+    let Scene { redis, first, second, .. } = scene;
+    // Why a key was refused is the operator's to know.
+    until("refusals are in the log", async || {
+        let lines = first.lines().join("\n");
+        ["key_unknown", "key_revoked", "key_expired"].iter().all(|reason| lines.contains(reason))
+    })
+    .await;
     let mut told = [first.lines(), second.lines()].concat();
     for path in ["/metrics", "/config", "/health"] {
-        told.push(admin(&first).send(get(path)).await.text());
+        told.push(admin(first).send(get(path)).await.text());
     }
-    told.push(redis.command(&["HGETALL", "{aigw-keys}:records"]));
-    told.push(redis.command(&["--raw", "HVALS", "{aigw-keys}:records"]));
-    for key in [&text(&good), &text(&narrow), &text(&elsewhere), &text(&revoked), &text(&expired), &unknown] {
+    told.push(redis.command(&["--raw", "HGETALL", "{aigw-keys}:records"]));
+    assert!(told.iter().any(|text| text.contains(scene.keys["good"].record.id.as_str())));
+    let keys = scene.keys.values().map(|key| key.key.expose_secret().to_owned());
+    for key in keys.chain([unknown()]) {
         let secret = &key[18..];
         for text in &told {
             assert!(!text.contains(secret) && !text.contains(&secret[..16]), "{text}");
         }
-    }
-    for gateway in [first, second] {
-        gateway.stop().await;
     }
 }
 
