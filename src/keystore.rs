@@ -79,7 +79,7 @@ pub enum Store {
     /// A file on this machine.
     File(FileStore),
     /// Redis, or what speaks its protocol.
-    Redis(RedisStore),
+    Redis(Box<RedisStore>),
 }
 
 impl Store {
@@ -88,7 +88,7 @@ impl Store {
     pub fn new(location: &Location, ca: Option<&Path>) -> Result<Self, StoreError> {
         match location {
             Location::File(path) => Ok(Self::File(FileStore::new(path.clone()))),
-            Location::Redis(info) => RedisStore::new((**info).clone(), ca).map(Self::Redis),
+            Location::Redis(info) => Ok(Self::Redis(Box::new(RedisStore::new((**info).clone(), ca)?))),
         }
     }
 

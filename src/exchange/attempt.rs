@@ -191,7 +191,7 @@ impl Attempt {
     }
 
     /// Everything the request needs, in the reply to its headers.
-    fn send(&mut self, handover: &Handover, current: &Headers, now: Now) -> Result<(State, Step), Violation> {
+    fn send(&self, handover: &Handover, current: &Headers, now: Now) -> Result<(State, Step), Violation> {
         let name = self.backend(current)?;
         let served = match &handover.candidates {
             Candidates::OfRule(rule) => rule.attempted(name).cloned(),
@@ -244,7 +244,7 @@ impl Attempt {
     }
 
     /// The request is with another process: Envoy is asked to send it here too, and the answer.
-    fn ask_for_body(&mut self, headers: Headers, end_of_stream: bool) -> Result<(State, Step), Violation> {
+    fn ask_for_body(&self, headers: Headers, end_of_stream: bool) -> Result<(State, Step), Violation> {
         let path = headers.text(ORIGINAL_PATH_HEADER).unwrap_or_default();
         let endpoint = self.settings.endpoint(path);
         let Some(endpoint) = endpoint.filter(|_| !end_of_stream) else {
@@ -281,7 +281,7 @@ impl Attempt {
         Ok((State::AwaitBody(Box::new(elsewhere)), Step::Continue(change)))
     }
 
-    fn send_from_elsewhere(&mut self, elsewhere: &Elsewhere, body: &Bytes, now: Now) -> (State, Step) {
+    fn send_from_elsewhere(&self, elsewhere: &Elsewhere, body: &Bytes, now: Now) -> (State, Step) {
         let Elsewhere { endpoint, served, rule, headers, is_first } = elsewhere;
         // An earlier attempt may have left its credential and its headers: only the first sees what the client sent.
         let name = &*served.backend.name;
@@ -337,13 +337,7 @@ impl Attempt {
         (State::AwaitAnswer(Box::new(expected)), Step::Continue(change))
     }
 
-    fn answer(
-        &mut self,
-        expected: &Expected,
-        headers: &Headers,
-        end_of_stream: bool,
-        now: Now,
-    ) -> (State, Step) {
+    fn answer(&self, expected: &Expected, headers: &Headers, end_of_stream: bool, now: Now) -> (State, Step) {
         let told = Attempted { backend: &expected.served.backend.name, route: &expected.served.route };
         let told = told.word(self.arrival.id);
         if end_of_stream {

@@ -21,17 +21,19 @@ const PROCESS: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 type Answer = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
 
 impl Service {
-    /// The answer to an HTTP/2 request, or the request itself where it is none for this service.
-    pub(crate) fn answer(&self, request: http::Request<Incoming>) -> Result<Answer, http::Request<Incoming>> {
-        if request.uri().path() != PROCESS {
-            return Err(request);
-        }
+    /// Whether requests to that path are for this service.
+    pub(crate) fn has(path: &str) -> bool {
+        path == PROCESS
+    }
+
+    /// The answer to an HTTP/2 request of its own.
+    pub(crate) fn answer(&self, request: http::Request<Incoming>) -> Answer {
         let method = Process { service: self.clone(), authority: request.uri().authority().cloned() };
-        Ok(Box::pin(async move {
+        Box::pin(async move {
             let limits = (Some(method.service.max_message()), Some(usize::MAX));
             let mut grpc = Grpc::new(Lean).apply_max_message_size_config(limits.0, limits.1);
             Ok(grpc.streaming(method, request).await)
-        }))
+        })
     }
 }
 

@@ -166,10 +166,11 @@ impl Service<http::Request<Incoming>> for Dispatch {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
-        match self.processor.answer(request) {
-            Ok(answer) => answer,
+        if extproc::Service::has(request.uri().path()) {
+            self.processor.answer(request)
+        } else {
             // It answers what is for nobody, too.
-            Err(request) => tower::Service::call(&mut self.health.clone(), request),
+            tower::Service::call(&mut self.health.clone(), request)
         }
     }
 }

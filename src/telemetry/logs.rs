@@ -96,7 +96,8 @@ pub(super) fn filter(level: &str) -> Result<EnvFilter, String> {
 /// One line for each settled exchange: who was asked, how it ended, what it used. No content, no credential.
 pub fn log_settlement(settlement: &Settlement) {
     let served = settlement.served.as_deref();
-    let route = served.map(|served| &*served.route).or(settlement.rule.as_deref().map(|rule| &*rule.route));
+    let route =
+        served.map(|served| &*served.route).or_else(|| settlement.rule.as_deref().map(|rule| &*rule.route));
     let failed: Vec<&str> = settlement.failed.iter().map(|served| &*served.backend.name).collect();
     let reason = match settlement.outcome {
         Outcome::Refused(reason) => reason,
