@@ -30,6 +30,8 @@ mod plan;
 mod policies;
 mod routes;
 mod rules;
+mod security;
+mod security_parts;
 mod services;
 #[cfg(test)]
 mod tests;
@@ -53,7 +55,8 @@ use crate::resources::Snapshot;
 
 use backend_traffic::BackendPolicies;
 use overlap::Overlaps;
-use plan::{ListenerPlan, Plan};
+use plan::{Asked, ListenerPlan, Plan};
+use security::Security;
 
 /// What is not in the files.
 #[derive(Debug, Clone)]
@@ -216,15 +219,18 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let mut services = services::Services::new(snapshot, options);
     let routes = routes::attach(snapshot, &targets, &mut services, &mut diagnostics);
     let policies = BackendPolicies::new(snapshot, &mut diagnostics);
+    let security = Security::new(snapshot, options, &mut diagnostics);
     let digest = digest::Digest::new(&options.secret.0);
     let (mut overlaps, mut clusters) = (Overlaps::default(), routes::Clusters::default());
     let listeners: Vec<ListenerPlan> = targets
         .iter()
         .enumerate()
         .map(|(index, target)| {
+            let policies = routes::Policies { traffic: &policies, security: &security };
             routes::plan(index, target, &routes, &policies, &digest, &mut overlaps, &mut clusters)
         })
         .collect();
+    clusters.add(security.clusters().to_vec());
     overlaps.report(&routes, &mut diagnostics);
     unserved::check(snapshot, &routes, &services, &mut diagnostics);
     let plan = Plan { listeners, clusters: clusters.into_plans() };
@@ -247,6 +253,14 @@ fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+impl plan::Clients {
+    /// What the processor demands of every request.
+    fn proofs(&self) -> Vec<config::Proof> {
+        let front = self.front.iter().flat_map(|Asked { proofs, .. }| proofs.iter());
+        self.certificate.iter().chain(front).cloned().collect()
+    }
+}
+
 impl ListenerPlan {
     fn gateway_config(&self) -> config::Gateway {
         config::Gateway {
@@ -261,9 +275,13 @@ impl ListenerPlan {
                     backend: if rule.attempts.is_empty() { rule.backend.clone() } else { String::new() },
                     attempts: rule.attempts.clone(),
                     routing_key: rule.routing_key.clone(),
+                    proofs: rule.asked.as_ref().map(|asked| asked.proofs.clone()).unwrap_or_default(),
+                    tenancy: rule.tenancy.clone(),
                 })
                 .collect(),
             models: self.models.clone(),
+            proofs: self.clients.proofs(),
+            tenancy: self.clients.tenancy.clone(),
         }
     }
 }

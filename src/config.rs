@@ -6,6 +6,7 @@
 
 mod auth;
 mod redacted;
+mod tenancy;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +16,7 @@ pub use self::auth::{
     ApiKeyAuth, Auth, AwsAuth, AwsRole, AzureApplication, AzureAuth, CredentialOverride, GcpAuth,
     GcpFederation, Issuer,
 };
+pub use self::tenancy::{Access, Parts, Proof, ProofKind, Tenancy};
 pub use crate::wire::ApiSchemaName;
 
 /// The whole document. One instance describes everything one processor serves.
@@ -220,6 +222,12 @@ pub struct Gateway {
     pub rules: Vec<Rule>,
     /// The models listed to clients of this gateway, per host as [`Config::models_by_host`].
     pub models: Models,
+    /// What every request that reaches the processor has to prove.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<Proof>,
+    /// Who its clients are, where no rule says otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenancy: Option<Tenancy>,
 }
 
 /// The models lists of one gateway.
@@ -297,4 +305,11 @@ pub struct Rule {
     /// is sent to them. Envoy's route for this rule demands it, so that a request signed for one configuration can never
     /// be delivered by another.
     pub routing_key: String,
+    /// What every attempt of its requests has to prove besides. Only for rules that are served per attempt: the credential is added
+    /// once Envoy's filters, which stand behind the processor for the sake of these rules, have let the request pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub proofs: Vec<Proof>,
+    /// Takes the place of [`Gateway::tenancy`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenancy: Option<Tenancy>,
 }

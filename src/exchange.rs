@@ -12,6 +12,7 @@
 mod attempt;
 mod gateway_key;
 mod handover;
+mod identity;
 mod outgoing;
 mod request;
 mod response;
@@ -27,8 +28,10 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
-pub use self::attempt::{Arrival, Attempt};
+pub use self::attempt::{Arrival, Attempt, PROVED_KEY};
 pub use self::handover::{ExchangeId, Handover, InvalidId};
+use self::identity::Client;
+pub use self::identity::{Dialect, UNAUTHENTICATED, unauthenticated, unauthenticated_body};
 use self::outgoing::Expected;
 pub use self::request::{
     ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
@@ -37,7 +40,7 @@ pub use self::request::{
 pub use self::settlement::{Outcome, Settlement};
 use crate::endpoint::{Endpoint, Paths};
 use crate::headers::{HeaderAttributes, Headers};
-use crate::keys::{Index, Record};
+use crate::keys::Index;
 use crate::mutation::{Change, LocalReply, Metadata};
 use crate::runtime::{Scope, Served};
 use crate::translate::Reader;
@@ -186,8 +189,7 @@ impl State {
 struct Received {
     scope: Scope,
     endpoint: Endpoint,
-    /// The gateway's own key that it showed.
-    key: Option<Arc<Record>>,
+    client: Client,
     headers: Headers,
 }
 

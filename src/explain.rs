@@ -21,7 +21,7 @@ pub use question::{Question, QuestionError};
 
 use crate::auth::{CLIENT_CREDENTIAL_HEADERS, Held};
 use crate::compile::{Compiled, Destination, Listener, RuleFate};
-use crate::config::{self, HeaderMatchType, RuleMatch};
+use crate::config::{self, HeaderMatchType, Proof, ProofKind, RuleMatch};
 use crate::diagnostics::suggest;
 use crate::endpoint::{ApiTarget, Endpoint};
 use crate::exchange::{
@@ -47,6 +47,9 @@ pub struct Explanation {
     /// The host name among those of the listener under which it is served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hostname: Option<String>,
+    /// What the client has to prove, each of them. The rest is told as if it had.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub authentication: Vec<String>,
     /// All matches of that host name, in the order in which they are tried.
     pub matches: Vec<Trial>,
     /// What comes of it.
@@ -169,6 +172,7 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
         request: question.to_string(),
         listener: None,
         hostname: None,
+        authentication: Vec::new(),
         matches: Vec::new(),
         result: Verdict::Unanswerable { reason: String::new() },
     };
@@ -190,6 +194,10 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
     }
     let chosen = explanation.matches.iter().position(|trial| trial.outcome == Outcome::Chosen);
     let chosen = host.zip(chosen).and_then(|(host, index)| host.matches.get(index));
+    let of_rule = chosen.and_then(|chosen| gateway.rules.get(chosen.rule)).map(|rule| &rule.proofs);
+    explanation.authentication =
+        gateway.proofs.iter().chain(of_rule.into_iter().flatten()).map(authentication).collect();
+    let headers = proving(headers, &gateway.proofs);
     explanation.result = match verdict(runtime, gateway, listener, question, headers) {
         Verdict::Answered { status: 404, .. } if question.is_routed() && host.is_none() => {
             Verdict::Answered {
@@ -231,6 +239,35 @@ fn name_embedded(compiled: &Compiled, address: &mut String) {
     if let Some(embedded) = found {
         *address = format!("the embedded test backend of Service {}", embedded.name);
     }
+}
+
+/// One thing that clients have to prove, for people.
+fn authentication(proof: &Proof) -> String {
+    let kind = match proof.kind {
+        ProofKind::ApiKey => "an API key",
+        ProofKind::BasicAuth => "a user's name and password",
+        ProofKind::Jwt => "a token (JWT)",
+        ProofKind::ClientCertificate => "a client certificate",
+    };
+    let policy = match proof.kind {
+        ProofKind::ClientCertificate => "ClientTrafficPolicy",
+        _ => "SecurityPolicy",
+    };
+    let optional = if proof.optional { ", if the client has one" } else { "" };
+    format!("{kind}, as {policy} {} asks{optional}", proof.policy)
+}
+
+/// The headers of a client of whom no more is known than that it has passed.
+fn proving(mut headers: Headers, proofs: &[Proof]) -> Headers {
+    for proof in proofs {
+        let value = match proof.kind {
+            ProofKind::ApiKey | ProofKind::BasicAuth => "client",
+            ProofKind::Jwt => "e30",
+            ProofKind::ClientCertificate => "CN=client",
+        };
+        headers.push(proof.header.clone().into(), Bytes::from_static(value.as_bytes()));
+    }
+    headers
 }
 
 /// The listener that is asked about: the named one, or the first.
@@ -341,6 +378,7 @@ fn verdict(
     let index = chosen.and_then(|rule| {
         gateway.rules.iter().position(|known| known.routing_key.as_bytes() == rule.routing_key.as_ref())
     });
+    let proofs = index.and_then(|index| gateway.rules.get(index)).map_or(&[][..], |rule| &rule.proofs);
     let Some(described) = index.and_then(|index| listener.described.get(index)) else {
         return Verdict::Unanswerable { reason: "the rule that was chosen is not in these files".to_owned() };
     };
@@ -351,8 +389,9 @@ fn verdict(
             let provider_request = if let Some(rule) = chosen.filter(|_| per_attempt) {
                 for (backend, destination) in backends.iter_mut().zip(destinations) {
                     let headers = question.headers(listener.hostname.as_deref());
+                    let headers = proving(headers, &gateway.proofs);
                     let (exchange, _) = begin(runtime, gateway, question, headers, now);
-                    match attempt(&exchange, rule, destination, question, now) {
+                    match attempt(&exchange, (rule, proofs), destination, question, now) {
                         Ok(request) => backend.provider_request = Some(request),
                         Err(reason) => backend.refused = Some(reason),
                     }
@@ -399,7 +438,7 @@ fn begin(
 /// Puts the request of an exchange through an attempt at one of the backends: what that is sent, or why it is sent nothing.
 fn attempt(
     exchange: &Exchange,
-    rule: &Rule,
+    (rule, proofs): (&Rule, &[Proof]),
     destination: &Destination,
     question: &Question,
     now: Now,
@@ -411,7 +450,7 @@ fn attempt(
         ..Arrival::default()
     };
     let mut attempt = Attempt::new(arrival, exchange.handover().cloned(), None, Arc::default());
-    let headers = question.headers(None);
+    let headers = proving(question.headers(None), proofs);
     match attempt.handle(Input::RequestHeaders { headers, end_of_stream: false }, now) {
         Ok(Step::Continue(change)) => {
             let served = rule.attempted(&destination.backend);

@@ -18,6 +18,7 @@ mod read;
 mod rules;
 mod schema;
 pub mod security;
+pub mod security_policy;
 mod snapshot;
 #[cfg(test)]
 mod tests;

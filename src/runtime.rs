@@ -6,6 +6,7 @@ mod costs;
 mod credential;
 mod models;
 mod rule;
+mod tenancy;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -18,9 +19,11 @@ pub use self::classic::Classic;
 use self::costs::Costs;
 pub use self::models::{List as ModelList, ModelLists};
 pub use self::rule::{Rule, Served, Target};
+pub use self::tenancy::{Proofs, Proved, Tenancy, Unproved};
 use crate::auth::Cell;
 use crate::config::{self, Config, HeaderMatchType};
 use crate::routing::{Condition, Entry, RegexError, Router};
+use crate::tenant::Tenant;
 
 /// Everything one processor serves.
 #[derive(Debug)]
@@ -65,6 +68,10 @@ pub struct Gateway {
     pub name: Arc<str>,
     /// The bodies of its models lists.
     pub models: ModelLists,
+    /// What every request has to prove.
+    pub proofs: Proofs,
+    /// Who its clients are, where no rule says otherwise.
+    pub tenancy: Arc<Tenancy>,
     router: Router,
     /// A rule that cannot be served is kept as nothing: its requests must not fall through to another rule.
     rules: Vec<Option<Arc<Rule>>>,
@@ -183,7 +190,35 @@ impl Gateway {
         let per_attempt = rules.iter().flatten().filter(per_attempt);
         let by_key = per_attempt.map(|rule| (rule.routing_key.clone(), Arc::clone(rule))).collect();
         let models = ModelLists::new(&gateway.models);
-        Self { name: gateway.name.as_str().into(), models, router, rules, by_key }
+        let tenancy = gateway.tenancy.as_ref();
+        let tenancy = tenancy.map_or_else(Tenancy::unsaid, |written| Tenancy::new(written, at, problems));
+        let tenancy = Arc::new(tenancy);
+        let proofs = Proofs::new(&gateway.proofs);
+        Self { name: gateway.name.as_str().into(), models, proofs, tenancy, router, rules, by_key }
+    }
+
+    /// What counts for the requests of a rule.
+    pub fn tenancy_of<'a>(&'a self, rule: &'a Rule) -> &'a Arc<Tenancy> {
+        rule.tenancy.as_ref().unwrap_or(&self.tenancy)
+    }
+
+    /// Whether every client may see every model.
+    pub fn shows_all_models(&self) -> bool {
+        let shown = |rule: &Arc<Rule>| rule.proofs.is_empty() && rule.tenancy.is_none();
+        self.tenancy.is_open() && self.rules.iter().flatten().all(shown)
+    }
+
+    /// Whether a client may see a model in a list, if a request for it would be routed so. What a rule has asked of a tenant by
+    /// itself is not known of a request for a list.
+    pub fn shows(&self, tenant: &Tenant, model: &str, route: &Route) -> bool {
+        match route {
+            Route::Rule(rule) => rule.proofs.is_empty() && self.tenancy_of(rule).allows(tenant, model),
+            Route::Broken => false,
+            Route::None => {
+                self.tenancy.allows(tenant, model)
+                    && self.rules.iter().flatten().all(|rule| rule.tenancy.is_none())
+            }
+        }
     }
 
     /// Whether a request is under way that is sent attempt by attempt: another one would be made by what this gateway says.

@@ -203,7 +203,7 @@ async fn start(options: &RunOptions) -> Result<Option<Gateway>, RunError> {
 }
 
 fn print(options: &RunOptions, compiled: &Compiled) -> Result<(), RunError> {
-    let document = if options.print_envoy { compiled.envoy.bootstrap() } else { compiled.config.redacted() };
+    let document = if options.print_envoy { compiled.envoy.shown() } else { compiled.config.redacted() };
     // `{:#}` of a JSON value is indented JSON.
     write(&format!("{document:#}\n"))
 }

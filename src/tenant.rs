@@ -1,5 +1,7 @@
 //! L1. Who is asking: organisation, team and key, as the configuration reads them out of what Envoy or a key has proved.
 
+pub mod naming;
+
 use std::fmt;
 use std::sync::Arc;
 

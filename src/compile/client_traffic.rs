@@ -1,12 +1,17 @@
 //! ClientTrafficPolicies: how a listener treats its clients.
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use secrecy::ExposeSecret;
+
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::envoy_gateway::ClientTrafficPolicy;
 use crate::resources::gateway_api::{Gateway, Listener};
+use crate::resources::security_policy::ClientValidation;
 use crate::resources::types::Quantity;
 use crate::resources::{Located, Snapshot};
 
-use super::plan::ClientPlan;
+use super::plan::{ClientCertificates, ClientPlan};
 use super::policies::{Targets, references};
 
 /// What a body may have where no ClientTrafficPolicy says otherwise: requests with images and documents pass.
@@ -15,6 +20,7 @@ const DEFAULT_BUFFER_LIMIT: u32 = 64 << 20;
 /// All ClientTrafficPolicies of the files.
 pub(super) struct ClientPolicies<'a> {
     targets: Targets<'a, ClientTrafficPolicy>,
+    snapshot: &'a Snapshot,
 }
 
 impl<'a> ClientPolicies<'a> {
@@ -37,7 +43,7 @@ impl<'a> ClientPolicies<'a> {
             };
             diagnostics.extend(super::policies::unknown_listener(policy, gateway, section.as_deref()));
         }
-        Self { targets }
+        Self { targets, snapshot }
     }
 
     /// What counts for a listener: the policy that names it, else the one that names its Gateway, else the defaults.
@@ -65,8 +71,59 @@ impl<'a> ClientPolicies<'a> {
             merge_slashes: spec.path.as_ref().is_some_and(|path| path.disable_merge_slashes == Some(false)),
             underscores: spec.headers.as_ref().and_then(|headers| headers.with_underscores_action),
             tcp_keepalive: spec.tcp_keepalive.clone(),
+            certificates: spec
+                .tls
+                .as_ref()
+                .and_then(|tls| tls.client_validation.as_ref())
+                .map(|asked| client_certificates(self.snapshot, policy, asked, diagnostics)),
         }
     }
+}
+
+/// Who may vouch for clients. If that cannot be made out, nobody can.
+fn client_certificates(
+    snapshot: &Snapshot,
+    policy: &Located<ClientTrafficPolicy>,
+    asked: &ClientValidation,
+    diagnostics: &mut Diagnostics,
+) -> ClientCertificates {
+    const FIELD: &str = "spec.tls.clientValidation";
+    let mut authorities = Some(String::new());
+    for (index, reference) in asked.ca_certificate_refs.iter().enumerate() {
+        let field = format!("{FIELD}.caCertificateRefs[{index}]");
+        let namespace = reference.namespace.as_deref().unwrap_or_else(|| policy.namespace());
+        let name = &reference.name;
+        let found = if namespace != policy.namespace() {
+            None
+        } else if reference.kind == "ConfigMap" {
+            snapshot.config_maps.get(namespace, name).and_then(|map| map.data.get("ca.crt").cloned())
+        } else {
+            let secret = snapshot.secrets.get(namespace, name);
+            secret.and_then(|secret| secret.value("ca.crt")).map(|pem| pem.expose_secret().to_owned())
+        };
+        let usable = |pem: &String| {
+            let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem.as_bytes()).collect();
+            all.is_ok_and(|all| !all.is_empty())
+        };
+        match (found.filter(usable), &mut authorities) {
+            (Some(pem), Some(all)) => *all = format!("{all}{}\n", pem.trim_end()),
+            (Some(_), None) => {}
+            (None, _) => {
+                authorities = None;
+                let message = format!("{} {namespace}/{name} has no certificate in `ca.crt`", reference.kind);
+                let help = "put the authorities there, in PEM form, in the policy's own namespace; until then this listener is left out";
+                diagnostics.push(policy.error(&field, message).help(help));
+            }
+        }
+    }
+    let authorities = authorities.filter(|all| !all.is_empty());
+    if asked.ca_certificate_refs.is_empty() {
+        let message = "it does not say who vouches for clients";
+        let help = "add caCertificateRefs; until then this listener is left out";
+        diagnostics.push(policy.error(FIELD, message).help(help));
+    }
+    let name = format!("{}/{}", policy.namespace(), policy.name());
+    ClientCertificates { policy: name, optional: asked.optional, authorities }
 }
 
 /// A limit that Envoy takes; `None` for what would let nothing through.

@@ -1,6 +1,7 @@
 //! Envoy's configuration, written from the plan. Field names are those of Envoy's v3 API in its JSON form.
 
 mod access_log;
+mod authentication;
 mod certificate;
 mod cluster;
 mod dynamic;
@@ -19,7 +20,7 @@ pub(crate) use dynamic::CLUSTERS_FILE;
 use serde_json::{Value, json};
 
 use super::CompileOptions;
-use super::plan::{Cluster, ClusterPlan, ListenerPlan, Plan};
+use super::plan::{Asked, Cluster, ClusterPlan, ListenerPlan, Plan};
 
 /// The cluster under which Envoy knows the external processor.
 const PROCESSOR_CLUSTER: &str = "aigw-extproc";
@@ -45,8 +46,8 @@ pub struct EnvoyConfig {
     pub admin_socket: PathBuf,
 }
 
-/// A listener and its routes.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// A listener and its routes. Its debug form does not show the routes, which hold what clients prove themselves with.
+#[derive(Clone, Default, PartialEq)]
 pub struct EnvoyListener {
     /// The name of both.
     pub name: String,
@@ -56,7 +57,21 @@ pub struct EnvoyListener {
     pub routes: Value,
 }
 
+impl std::fmt::Debug for EnvoyListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EnvoyListener").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 impl EnvoyConfig {
+    /// [`EnvoyConfig::bootstrap`] without the keys and passwords of clients, for people.
+    #[must_use]
+    pub fn shown(&self) -> Value {
+        let mut document = self.bootstrap();
+        authentication::hide(&mut document);
+        document
+    }
+
     pub(super) fn write(plan: &Plan, options: &CompileOptions) -> Self {
         let listener = |plan: &ListenerPlan| EnvoyListener {
             name: plan.full_name(),
@@ -103,6 +118,11 @@ impl EnvoyConfig {
 /// A destination as Envoy reads it; part of what a routing key stands for.
 pub(super) fn provider_cluster(plan: &ClusterPlan) -> Value {
     cluster::provider(plan)
+}
+
+/// What is asked of clients as Envoy reads it; part of what a routing key stands for.
+pub(super) fn asked(asked: &Asked) -> Value {
+    authentication::per_filter(asked, authentication::Side::Behind)
 }
 
 /// A cluster as Envoy reads it, from which its name is made.

@@ -92,12 +92,29 @@ pub(super) fn collect<'a>(
                     .push(gateway.error(&format!("spec.listeners[{index}].name"), message).help("rename it"));
                 continue;
             }
+            let client = policies.of(gateway, listener, diagnostics);
+            match &client.certificates {
+                // Those who vouch for clients are not known: said where they are asked for.
+                Some(asked) if asked.authorities.is_none() => continue,
+                Some(asked) if certificates.is_empty() && !asked.optional => {
+                    let message = format!(
+                        "clients of listener `{}` have to show certificates, and it speaks no TLS",
+                        listener.name
+                    );
+                    let help = "write protocol: HTTPS; until then this listener is left out";
+                    diagnostics.push(
+                        gateway.error(&format!("spec.listeners[{index}].protocol"), message).help(help),
+                    );
+                    continue;
+                }
+                _ => {}
+            }
             targets.push(Target {
                 gateway,
                 listener,
                 port: 0,
                 authority: authority(gateway, listener, &targets),
-                client: policies.of(gateway, listener, diagnostics),
+                client,
                 certificates,
                 settings: settings.clone(),
                 access_logs: access_logs.clone(),

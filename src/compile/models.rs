@@ -10,14 +10,19 @@ use super::routes::AttachedRoute;
 /// When neither the rule nor the route says: a fixed time, so that the same files give the same list.
 const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
 
-/// The models of one listener: those that a served rule matches exactly.
-pub(super) fn list(listener: usize, routes: &[AttachedRoute<'_>]) -> Models {
+/// The models of one listener: those that a served rule matches exactly. `shown`: whether a rule, by its route and its index there,
+/// may be known to whoever asks for the list.
+pub(super) fn list(
+    listener: usize,
+    routes: &[AttachedRoute<'_>],
+    shown: impl Fn(&str, usize) -> bool,
+) -> Models {
     let mut all = Listed::default();
     let mut unscoped = Listed::default();
     let mut by_host: BTreeMap<String, Listed> = BTreeMap::new();
     for route in routes {
         let Some(hostnames) = route.hostnames.get(&listener) else { continue };
-        for model in of(route) {
+        for model in of(route, &shown) {
             all.add(&model);
             if route.resource.spec.hostnames.is_empty() {
                 unscoped.add(&model);
@@ -54,11 +59,12 @@ impl Listed {
     }
 }
 
-fn of(route: &AttachedRoute<'_>) -> Vec<Model> {
+fn of(route: &AttachedRoute<'_>, shown: &impl Fn(&str, usize) -> bool) -> Vec<Model> {
     let rules = route.resource.spec.rules.iter().zip(&route.rules).zip(&route.matches);
     rules
-        .filter(|((_, compiled), _)| compiled.is_served())
-        .flat_map(|((rule, _), matches)| {
+        .enumerate()
+        .filter(|(index, ((_, compiled), _))| compiled.is_served() && shown(&route.name, *index))
+        .flat_map(|(_, ((rule, _), matches))| {
             let created =
                 rule.models_created_at.as_deref().or(route.resource.metadata.creation_timestamp.as_deref());
             let headers = matches.iter().flat_map(|tried| &tried.headers);

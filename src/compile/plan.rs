@@ -4,10 +4,11 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{Host, Models, RuleMatch};
+use crate::config::{Host, Models, Proof, ProofKind, RuleMatch, Tenancy};
 use crate::resources::envoy_gateway::{
     ClientHTTPTimeout, ConnectionLimit, EscapedSlashesAction, WithUnderscoresAction,
 };
@@ -41,6 +42,108 @@ pub(super) struct ListenerPlan {
     pub(super) rules: Vec<RulePlan>,
     pub(super) models: Models,
     pub(super) access_logs: Vec<AccessLogPlan>,
+    pub(super) clients: Clients,
+}
+
+/// Who may use a listener.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Clients {
+    /// What is asked before the processor is: of everybody, since no rule asks for something else.
+    pub(super) front: Option<Asked>,
+    /// Whether rules ask by themselves, so that Envoy's filters stand behind the processor, which chooses the rule.
+    pub(super) behind: bool,
+    /// What is asked of requests that no rule takes, where rules ask by themselves.
+    pub(super) rest: Option<Asked>,
+    /// The header that holds the subject of a client's certificate, if certificates are checked.
+    pub(super) certificate: Option<Proof>,
+    pub(super) tenancy: Option<Tenancy>,
+}
+
+/// What is asked of clients, and where Envoy leaves the proof.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    pub(super) plan: Rc<AuthPlan>,
+    pub(super) proofs: Vec<Proof>,
+}
+
+impl Asked {
+    /// Where the proof of that kind is left.
+    pub(super) fn header(&self, kind: ProofKind) -> &str {
+        let mut proofs = self.proofs.iter().filter(|proof| proof.kind == kind);
+        proofs.next().map_or("", |proof| proof.header.as_str())
+    }
+}
+
+/// Whether clients have to prove who they are.
+#[derive(Debug, Clone)]
+pub(super) enum Guard {
+    /// No.
+    Open,
+    /// Yes.
+    Asks(Rc<AuthPlan>),
+    /// What they have to prove cannot be made out: nobody passes.
+    Closed,
+}
+
+/// What clients have to prove: all of it.
+#[derive(Debug, Clone)]
+pub(super) struct AuthPlan {
+    /// `namespace/name` of the policy.
+    pub(super) policy: String,
+    pub(super) api_key: Option<ApiKeyPlan>,
+    pub(super) basic: Option<BasicPlan>,
+    pub(super) jwt: Option<JwtPlan>,
+}
+
+/// Keys, and where they are looked for.
+#[derive(Debug, Clone)]
+pub(super) struct ApiKeyPlan {
+    /// Clients and their keys.
+    pub(super) credentials: Vec<(String, SecretString)>,
+    /// `header`, `query` or `cookie`, and the name.
+    pub(super) sources: Vec<(&'static str, String)>,
+    /// Headers that hold the key.
+    pub(super) secrets: Vec<String>,
+    pub(super) forward: Option<String>,
+}
+
+/// Users.
+#[derive(Debug, Clone)]
+pub(super) struct BasicPlan {
+    /// As htpasswd writes them.
+    pub(super) users: SecretString,
+    pub(super) forward: Option<String>,
+}
+
+/// Who issues tokens.
+#[derive(Debug, Clone)]
+pub(super) struct JwtPlan {
+    pub(super) optional: bool,
+    pub(super) issuers: Vec<IssuerPlan>,
+    /// Headers that hold the token.
+    pub(super) secrets: Vec<String>,
+}
+
+/// An issuer of tokens, and where they are looked for.
+#[derive(Debug, Clone)]
+pub(super) struct IssuerPlan {
+    pub(super) name: String,
+    pub(super) issuer: Option<String>,
+    pub(super) audiences: Vec<String>,
+    pub(super) keys: JwksPlan,
+    /// Headers and the claims they are made of.
+    pub(super) claims: Vec<(String, String)>,
+    /// Names, and what stands before the token.
+    pub(super) headers: Vec<(String, String)>,
+    pub(super) cookies: Vec<String>,
+    pub(super) params: Vec<String>,
+}
+
+/// An issuer's keys.
+#[derive(Debug, Clone)]
+pub(super) enum JwksPlan {
+    Inline(String),
+    Fetched { uri: String, cluster: String, cache_ms: u64 },
 }
 
 impl ListenerPlan {
@@ -67,6 +170,17 @@ pub(super) struct ClientPlan {
     pub(super) merge_slashes: bool,
     pub(super) underscores: Option<WithUnderscoresAction>,
     pub(super) tcp_keepalive: Option<TCPKeepalive>,
+    pub(super) certificates: Option<ClientCertificates>,
+}
+
+/// Which certificates clients show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ClientCertificates {
+    /// `namespace/name` of the policy.
+    pub(super) policy: String,
+    pub(super) optional: bool,
+    /// Authorities, PEM; without any, nobody may connect.
+    pub(super) authorities: Option<String>,
 }
 
 /// A certificate and its key, known to fit each other. Its debug form does not show the key.
@@ -100,6 +214,9 @@ pub(super) struct RulePlan {
     /// Those of all backends, if each attempt is translated and signed for the one it goes to; otherwise none.
     pub(super) attempts: Vec<String>,
     pub(super) routing_key: String,
+    /// What is asked for this rule by itself.
+    pub(super) asked: Option<Asked>,
+    pub(super) tenancy: Option<Tenancy>,
     pub(super) action: Action,
     /// For people; what is done is in `action`.
     pub(super) destinations: Vec<Destination>,

@@ -5,8 +5,9 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use crate::config::{self, HeaderMatchType, Host, RuleMatch};
+use crate::config::{self, HeaderMatchType, Host, ProofKind, RuleMatch};
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRuleMatch};
 use crate::resources::types::ParentReference;
@@ -18,8 +19,9 @@ use super::digest::Digest;
 use super::hostnames;
 use super::listeners::Target;
 use super::overlap::Overlaps;
-use super::plan::{Cluster, ListenerPlan, RulePlan};
+use super::plan::{Action, Asked, AuthPlan, Clients, Cluster, Guard, ListenerPlan, RulePlan};
 use super::rules::{self, CompiledRule};
+use super::security::{Security, proof_header};
 use super::services::Services;
 use super::{MODEL_HEADER, models};
 
@@ -259,7 +261,7 @@ pub(super) struct Clusters {
 }
 
 impl Clusters {
-    fn add(&mut self, clusters: Vec<Cluster>) {
+    pub(super) fn add(&mut self, clusters: Vec<Cluster>) {
         for cluster in clusters {
             if self.names.insert(cluster.name().to_owned()) {
                 self.plans.push(cluster);
@@ -273,16 +275,57 @@ impl Clusters {
     }
 }
 
+/// What policies say of rules.
+pub(super) struct Policies<'a> {
+    pub(super) traffic: &'a BackendPolicies<'a>,
+    pub(super) security: &'a Security<'a>,
+}
+
+impl Policies<'_> {
+    /// Whether a rule of this listener asks for something by itself, so that Envoy can ask only once the rule is chosen.
+    fn asks_behind(&self, listener: usize, routes: &[AttachedRoute<'_>]) -> bool {
+        let here = routes.iter().filter(|route| route.hostnames.contains_key(&listener));
+        here.flat_map(|route| route.resource.spec.rules.iter().map(move |rule| (route, rule)))
+            .any(|(route, rule)| self.security.of_rule(route.resource, rule.name.as_deref()).is_some())
+    }
+}
+
+/// Who may use a listener, and whether nobody may.
+fn clients(target: &Target<'_>, policies: &Policies<'_>, digest: &Digest, behind: bool) -> (Clients, bool) {
+    let guard = policies.security.of_listener(target.gateway, target.listener);
+    let asked = match &guard {
+        Guard::Asks(plan) => Some(asked(plan, target, digest)),
+        Guard::Open | Guard::Closed => None,
+    };
+    let certificate = target.client.certificates.as_ref().map(|shown| config::Proof {
+        kind: ProofKind::ClientCertificate,
+        header: proof_header(digest, &target.authority, &shown.policy, ProofKind::ClientCertificate),
+        policy: shown.policy.clone(),
+        optional: shown.optional,
+        forward: None,
+        secrets: Vec::new(),
+    });
+    let (front, rest) = if behind { (None, asked) } else { (asked, None) };
+    let tenancy = policies.security.tenancy_of_listener(target.gateway, target.listener);
+    (Clients { front, behind, rest, certificate, tenancy }, matches!(guard, Guard::Closed))
+}
+
+fn asked(plan: &Rc<AuthPlan>, target: &Target<'_>, digest: &Digest) -> Asked {
+    Asked { proofs: plan.proofs(digest, &target.authority), plan: Rc::clone(plan) }
+}
+
 /// What one listener serves.
 pub(super) fn plan(
     index: usize,
     target: &Target<'_>,
     routes: &[AttachedRoute<'_>],
-    policies: &BackendPolicies<'_>,
+    policies: &Policies<'_>,
     digest: &Digest,
     overlaps: &mut Overlaps,
     clusters: &mut Clusters,
 ) -> ListenerPlan {
+    let behind = policies.asks_behind(index, routes);
+    let (clients, closed) = clients(target, policies, digest, behind);
     let mut rules = Vec::new();
     let mut hosts: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
     for (route_index, route) in routes.iter().enumerate() {
@@ -290,10 +333,20 @@ pub(super) fn plan(
         for (rule_index, (compiled, matches)) in route.rules.iter().zip(&route.matches).enumerate() {
             let rule = rules.len();
             let written = route.resource.spec.rules.get(rule_index).and_then(|rule| rule.name.as_deref());
-            let mut traffic = policies.of(target, route.resource, written);
+            let mut traffic = policies.traffic.of(target, route.resource, written);
+            let guard = policies.security.of_rule(route.resource, written);
+            let closed = matches!(guard, Some(Guard::Closed)) || (guard.is_none() && closed);
+            let asked = match guard {
+                Some(Guard::Asks(plan)) => Some(asked(&plan, target, digest)),
+                Some(Guard::Open | Guard::Closed) => None,
+                None => clients.rest.clone(),
+            };
             traffic.cluster.proxy = target.settings.proxy;
             let place = format!("{}/{rule_index}", route.name);
-            let treated = compiled.treated(&place, &target.authority, &traffic);
+            // A rule that is not served has nobody to ask for.
+            let asked = asked.filter(|_| !compiled.backends.is_empty());
+            let per_attempt = asked.is_some();
+            let treated = compiled.treated(&place, &target.authority, &traffic, per_attempt);
             rules.push(RulePlan {
                 route: route.name.clone(),
                 index: rule_index,
@@ -304,9 +357,12 @@ pub(super) fn plan(
                     &route.name,
                     rule_index,
                     &treated.reached,
+                    &asked.as_ref().map(super::envoy::asked),
                 ),
-                attempts: compiled.attempts(),
-                action: treated.action,
+                attempts: compiled.attempts(per_attempt),
+                asked,
+                tenancy: policies.security.tenancy_of_rule(route.resource, written),
+                action: if closed { Action::Refuse } else { treated.action },
                 destinations: compiled.destinations(),
             });
             clusters.add(treated.clusters);
@@ -339,7 +395,13 @@ pub(super) fn plan(
         port: target.port,
         client: target.client.clone(),
         certificates: target.certificates.clone(),
-        models: models::list(index, routes),
+        models: models::list(index, routes, |route, rule| {
+            let known: Vec<&RulePlan> = rules.iter().filter(|known| known.route == route).collect();
+            known
+                .iter()
+                .any(|known| known.index == rule && known.asked.is_none() && known.action != Action::Refuse)
+        }),
+        clients,
         access_logs: target.access_logs.clone(),
         hosts,
         rules,

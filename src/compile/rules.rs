@@ -292,13 +292,20 @@ impl CompiledRule {
     }
 
     /// [`config::Rule::attempts`].
-    pub(super) fn attempts(&self) -> Vec<String> {
-        let named = self.backends.iter().filter(|_| self.per_attempt);
+    pub(super) fn attempts(&self, per_attempt: bool) -> Vec<String> {
+        let named = self.backends.iter().filter(|_| self.per_attempt || per_attempt);
         named.map(|backend| backend.name.clone()).collect()
     }
 
     /// The rule as policies ask for, on the listener of that authority.
-    pub(super) fn treated(&self, rule: &str, authority: &str, traffic: &Traffic) -> Treated {
+    pub(super) fn treated(
+        &self,
+        rule: &str,
+        authority: &str,
+        traffic: &Traffic,
+        per_attempt: bool,
+    ) -> Treated {
+        let per_attempt = self.per_attempt || per_attempt;
         let reached: Vec<ClusterPlan> = self
             .backends
             .iter()
@@ -307,14 +314,14 @@ impl CompiledRule {
         let (action, clusters) = match self.fate {
             Fate::Refuse => (Action::Refuse, Vec::new()),
             Fate::NoBackend => (Action::NoBackend, Vec::new()),
-            Fate::Forward if self.is_gathered(traffic) => {
+            Fate::Forward if self.is_gathered(traffic, per_attempt) => {
                 let members = self.backends.iter().zip(&reached).map(|(backend, cluster)| Member {
                     backend: backend.name.clone(),
                     priority: backend.priority,
                     weight: backend.weight,
                     cluster: cluster.clone(),
                 });
-                let authority = Some(authority).filter(|_| self.per_attempt);
+                let authority = Some(authority).filter(|_| per_attempt);
                 let Gathered { clusters, targets, first, prioritised } =
                     failover::gather(rule, members.collect(), authority);
                 let per_priority = prioritised.then_some(first);
@@ -332,9 +339,9 @@ impl CompiledRule {
     }
 
     /// Whether Envoy chooses a backend for each attempt, and not one for all of them.
-    fn is_gathered(&self, traffic: &Traffic) -> bool {
+    fn is_gathered(&self, traffic: &Traffic, per_attempt: bool) -> bool {
         let another = traffic.retry.is_some() || traffic.cluster.health_check.is_some();
-        self.per_attempt || (another && self.backends.len() > 1)
+        per_attempt || (another && self.backends.len() > 1)
     }
 
     /// The value Envoy's routes demand for this rule on one listener, where the backends are these clusters.
@@ -345,8 +352,10 @@ impl CompiledRule {
         route: &str,
         index: usize,
         clusters: &[ClusterPlan],
+        asked: &Option<Value>,
     ) -> String {
         let public = json!({
+            "asked": asked,
             "authority": authority,
             "route": route,
             "rule": index,

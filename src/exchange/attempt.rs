@@ -13,8 +13,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::handover::{Candidates, Taken};
+use super::identity::{Client, unauthenticated};
 use super::outgoing::{self, Expected, Manner, Original, Outgoing};
-use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, wants_usage};
+use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, tell, wants_usage};
 use super::response::status;
 use super::restore::{self, Former};
 use super::{
@@ -24,8 +25,9 @@ use super::{
 use crate::auth::{CLIENT_CREDENTIAL_HEADERS, CredentialMetadata};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
-use crate::mutation::{BodyChange, Change, LocalReply, PhaseOverride, ResponsePhases};
-use crate::runtime::{Rule, Scope, Served};
+use crate::mutation::{BodyChange, Change, LocalReply, Metadata, PhaseOverride, ResponsePhases};
+use crate::runtime::{Rule, Scope, Served, Tenancy, Unproved};
+use crate::tenant::Tenant;
 use crate::translate::{self, Pair, Reader};
 use crate::wire::openai;
 
@@ -35,6 +37,9 @@ pub(super) const ATTEMPT_HEADER: &str = "x-ai-eg-attempt";
 const UPSTREAM_HOST_HEADER: &str = "x-ai-eg-upstream-host";
 /// Set where an endpoint picker has chosen the host, which then says nothing about the backend.
 const PICKED_ENDPOINT_HEADER: &str = "x-gateway-destination-endpoint";
+
+/// In dynamic metadata: the routing key of the rule for which an earlier attempt has seen proof.
+pub const PROVED_KEY: &str = "proved";
 
 /// Follows the id of an exchange once an attempt has been at the headers.
 const MARK: char = '+';
@@ -58,6 +63,8 @@ pub struct Arrival {
     pub id: Option<ExchangeId>,
     /// The routing key of the rule, where the processor chose it.
     pub routing_key: Option<Bytes>,
+    /// Who is asking, if an earlier attempt has seen proof for this rule.
+    pub proved: Option<Tenant>,
     /// What Envoy's filters know of the client's own credentials for the backend.
     pub credentials: CredentialMetadata,
 }
@@ -201,6 +208,10 @@ impl Attempt {
             },
         };
         let served = served.ok_or_else(|| Violation::UnknownBackend(name.to_owned()))?;
+        let client = match &handover.candidates {
+            Candidates::OfRule(rule) => self.admit(handover, rule, current),
+            Candidates::Classic(_) => Ok(handover.known.clone()),
+        };
         let count = handover.begin();
         let manner = Manner {
             force_usage: handover.force_usage,
@@ -211,8 +222,10 @@ impl Attempt {
             wall: now.wall,
         };
         let original = handover.original();
-        let outgoing = match outgoing::prepare(&served, &original, &manner) {
-            Ok(outgoing) => outgoing,
+        let prepared =
+            client.and_then(|client| Ok((outgoing::prepare(&served, &original, &manner)?, client)));
+        let (outgoing, client) = match prepared {
+            Ok(prepared) => prepared,
             Err(reply) => {
                 let expected = Expected {
                     served,
@@ -236,11 +249,43 @@ impl Attempt {
         }
         edits.remove(UPSTREAM_HOST_HEADER);
         self.mark(&mut edits);
-        let metadata = sending_metadata(&self.settings, &served, &handover.headers, body.as_ref());
+        let mut metadata = sending_metadata(&self.settings, &served, &handover.headers, body.as_ref());
+        if let Candidates::OfRule(rule) = &handover.candidates {
+            prove(rule, &client, &mut edits, &mut metadata);
+        }
         handover.take(Taken { expected, refused: None, started: now.monotonic });
         let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
         let change = Change { headers: edits, body, metadata, ..Change::default() };
         Ok((State::Passing, Step::Continue(change)))
+    }
+
+    /// Who is asking, if the request proves what its rule demands and may use the model. An earlier attempt has taken the proofs
+    /// off: what it saw counts.
+    fn admit(&self, handover: &Handover, rule: &Rule, current: &Headers) -> Result<Client, LocalReply> {
+        if let Some(client) = handover.client.get() {
+            return Ok(client.clone());
+        }
+        let client = if rule.proofs.is_empty() {
+            handover.known.clone()
+        } else {
+            let tenancy = &handover.tenancy;
+            let client = self.client(tenancy, rule, current, handover.known.clone());
+            let client = client.ok_or_else(|| unauthenticated(handover.endpoint))?;
+            let refusal = client.refusal(tenancy, handover.endpoint, &handover.model);
+            refusal.map_or(Ok(client), Err)?
+        };
+        Ok(handover.client.get_or_init(|| client).clone())
+    }
+
+    /// Who is asking, by what the headers prove or an earlier attempt of another process has seen.
+    fn client(&self, tenancy: &Tenancy, rule: &Rule, headers: &Headers, known: Client) -> Option<Client> {
+        match rule.proofs.check(headers, known.proved) {
+            Ok(proved) => Some(Client::new(proved, known.key, tenancy)),
+            Err(Unproved) => {
+                let tenant = self.arrival.proved.clone()?;
+                Some(Client { tenant, ..Client::default() })
+            }
+        }
     }
 
     /// The request is with another process: Envoy is asked to send it here too, and the answer.
@@ -303,6 +348,22 @@ impl Attempt {
             _ => wants_usage(*endpoint, &request),
         };
         let model: Arc<str> = request.model.as_deref().unwrap_or_default().into();
+        let client = match (rule, &self.scope) {
+            (Some(rule), Some(Scope::Gateway(gateway))) if !rule.proofs.is_empty() => {
+                let tenancy = gateway.tenancy_of(rule);
+                let client = self.client(tenancy, rule, &elsewhere.headers, Client::default());
+                let client = client.ok_or_else(|| unauthenticated(*endpoint));
+                client.and_then(|client| {
+                    client.refusal(gateway.tenancy_of(rule), *endpoint, &model).map_or(Ok(client), Err)
+                })
+            }
+            (Some(rule), _) if !rule.proofs.is_empty() => Err(unauthenticated(*endpoint)),
+            _ => Ok(Client::default()),
+        };
+        let client = match client {
+            Ok(client) => client,
+            Err(reply) => return (State::Passing, Step::Reply(reply)),
+        };
         let original = Original { endpoint: *endpoint, headers, body, request: &request, model: &model };
         let manner = Manner {
             force_usage,
@@ -326,7 +387,10 @@ impl Attempt {
             restore::original(&Former { current: &elsewhere.headers, original: headers }, &mut edits);
         }
         edits.remove(UPSTREAM_HOST_HEADER);
-        let metadata = sending_metadata(&self.settings, served, headers, body.as_ref());
+        let mut metadata = sending_metadata(&self.settings, served, headers, body.as_ref());
+        if let Some(rule) = rule {
+            prove(rule, &client, &mut edits, &mut metadata);
+        }
         // An earlier attempt may have left the length of another body.
         if body.is_some() || kept.is_some() {
             let length = body.as_ref().unwrap_or(original.body).len();
@@ -381,6 +445,21 @@ impl<'a> Attempted<'a> {
             Candidates::Classic(classic) => classic.served(self.backend, self.route),
         }
     }
+}
+
+/// Takes off what proves and what it was proved with, and leaves word for other attempts that it was.
+fn prove(rule: &Rule, client: &Client, edits: &mut HeaderEdits, metadata: &mut Metadata) {
+    client.proved.tell(edits);
+    let Rule { proofs, routing_key, .. } = rule;
+    for name in proofs.hidden() {
+        if edits.set.iter().all(|(set, _)| set != name) {
+            edits.remove(name.to_owned());
+        }
+    }
+    if !proofs.is_empty() {
+        metadata.text(PROVED_KEY, String::from_utf8_lossy(routing_key));
+    }
+    tell(&client.tenant, metadata);
 }
 
 /// This process does not know the configuration by which the request was routed.

@@ -162,7 +162,7 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
 }
 
 /// Whose key it is.
-fn tenant(record: &Record) -> Tenant {
+pub(super) fn tenant(record: &Record) -> Tenant {
     let part = |name: &Option<String>| name.as_deref().and_then(Tenant::part);
     let grant = &record.grant;
     Tenant {

@@ -3,15 +3,16 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 
+use super::identity::Client;
 use super::outgoing::{Expected, Original};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::Headers;
-use crate::runtime::{Classic, Rule, Served};
+use crate::runtime::{Classic, Rule, Served, Tenancy};
 
 /// Names an exchange among those of all processors. In text, two numbers of 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +50,13 @@ impl FromStr for ExchangeId {
 /// The request of an exchange, for the attempts to send it, and what the latest attempt did.
 pub struct Handover {
     pub(super) endpoint: Endpoint,
-    /// As the client sent them.
+    /// Who is asking, as far as it was known when the request was routed.
+    pub(super) known: Client,
+    /// Who clients are, and what they may use, in the edition of the configuration the rule was chosen from.
+    pub(super) tenancy: Arc<Tenancy>,
+    /// Who is asking, once an attempt has seen what is proved.
+    pub(super) client: OnceLock<Client>,
+    /// As the client sent them, but for the secrets by which it proves who it is.
     pub(super) headers: Headers,
     pub(super) body: Bytes,
     pub(super) request: ModelRequest,

@@ -7,14 +7,17 @@ use bytes::Bytes;
 
 use super::gateway_key::Denied;
 use super::handover::Candidates;
+use super::identity::{self, Client};
 use super::outgoing::{self, Manner, Original, Outgoing};
 use super::{Exchange, Handover, Now, Outcome, Received, Sent, Settings, State, Step};
 use crate::auth::CredentialMetadata;
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
-use crate::keys::Record;
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
-use crate::runtime::{Classic, Gateway, ModelList, Route, Rule, Scope, Served, Target};
+use crate::runtime::{
+    Classic, Gateway, ModelList, Proved, Route, Rule, Scope, Served, Target, Tenancy, Unproved,
+};
+use crate::tenant::Tenant;
 use crate::wire::openai;
 
 /// Names the model in route matches, labels and logs.
@@ -68,8 +71,16 @@ impl Exchange {
                 return answer;
             }
         };
+        let client = match &scope {
+            Scope::Gateway(gateway) => match gateway.proofs.check(&headers, Proved::default()) {
+                Ok(proved) => Client::new(proved, key, &gateway.tenancy),
+                Err(Unproved) => return self.reply(identity::unauthenticated(endpoint)),
+            },
+            Scope::Classic(_) => Client::new(Proved::default(), key, &Tenancy::default()),
+        };
+        self.note(|settlement| settlement.tenant = client.tenant.clone());
         if matches!(endpoint, Endpoint::Models | Endpoint::AnthropicModels) {
-            let models = models(&scope, &headers, key.as_deref());
+            let models = models(&scope, &headers, &client);
             let body = if endpoint == Endpoint::Models { &models.openai } else { &models.anthropic };
             return self.reply(LocalReply::json(200, "models", body.clone()));
         }
@@ -84,12 +95,12 @@ impl Exchange {
                 Change { headers: edits, ..Change::default() }
             }
         };
-        let received = Box::new(Received { scope, endpoint, key, headers });
+        let received = Box::new(Received { scope, endpoint, client, headers });
         (State::AwaitBody(received), Step::Continue(change))
     }
 
     pub(super) fn request_body(&mut self, received: Received, body: Bytes, now: Now) -> (State, Step) {
-        let Received { scope, endpoint, key, headers } = received;
+        let Received { scope, endpoint, client, headers } = received;
         let content_type = headers.text("content-type").unwrap_or_default();
         let request = match ModelRequest::read(endpoint, content_type, &body) {
             Ok(request) => request,
@@ -109,7 +120,7 @@ impl Exchange {
             settlement.attributes = attributes;
             settlement.prompt_bytes = body.len() as u64;
         });
-        if key.as_ref().is_some_and(|key| !key.allows_model(&model)) {
+        if client.key.as_ref().is_some_and(|key| !key.allows_model(&model)) {
             // Whether or not there is such a model.
             return self.reply(Denied::Model.reply(endpoint));
         }
@@ -119,7 +130,18 @@ impl Exchange {
                 return self.hand_over(&classic, endpoint, headers, body, request, model);
             }
         };
-        match select(&gateway, &headers, &model) {
+        let route = select(&gateway, &headers, &model);
+        let client = match &route {
+            Route::Rule(rule) if rule.tenancy.is_some() => {
+                Client::new(client.proved, client.key, gateway.tenancy_of(rule))
+            }
+            _ => client,
+        };
+        self.note(|settlement| settlement.tenant = client.tenant.clone());
+        if let Some(refusal) = refusal(&gateway, &route, &client, endpoint, &request) {
+            return self.reply(refusal);
+        }
+        match route {
             Route::Rule(rule) => match &rule.target {
                 Target::Direct(served) => {
                     let original = Original {
@@ -129,10 +151,12 @@ impl Exchange {
                         request: &request,
                         model: &model,
                     };
-                    self.send(&rule, served, &original, now)
+                    self.send(&rule, served, &original, &client, now)
                 }
                 Target::PerAttempt(_) => {
-                    self.hand_over_to_rule(&rule, endpoint, headers, body, request, model)
+                    let tenancy = Arc::clone(gateway.tenancy_of(&rule));
+                    let request = Asked { endpoint, client, tenancy, headers, body, request, model };
+                    self.hand_over_to_rule(&rule, request)
                 }
             },
             Route::None if request.model.is_none() => {
@@ -154,6 +178,7 @@ impl Exchange {
         rule: &Arc<Rule>,
         served: &Arc<Served>,
         original: &Original<'_>,
+        client: &Client,
         now: Now,
     ) -> (State, Step) {
         let force_usage = wants_usage(original.endpoint, original.request);
@@ -177,10 +202,12 @@ impl Exchange {
         });
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
         route_anew(original.headers, original.model, &mut edits);
+        client.proved.tell(&mut edits);
         if let Some(body) = &body {
             edits.set("content-length", body.len().to_string());
         }
-        let metadata = self.sending_metadata(served, original.headers, body.as_ref());
+        let mut metadata = self.sending_metadata(served, original.headers, body.as_ref());
+        tell(&client.tenant, &mut metadata);
         let change = Change {
             headers: edits,
             body: body.map_or(BodyChange::Keep, BodyChange::Replace),
@@ -194,15 +221,8 @@ impl Exchange {
     }
 
     /// Routes a request, and leaves it to the attempts to send it.
-    fn hand_over_to_rule(
-        &mut self,
-        rule: &Arc<Rule>,
-        endpoint: Endpoint,
-        headers: Headers,
-        body: Bytes,
-        request: ModelRequest,
-        model: Arc<str>,
-    ) -> (State, Step) {
+    fn hand_over_to_rule(&mut self, rule: &Arc<Rule>, asked: Asked) -> (State, Step) {
+        let Asked { endpoint, client, tenancy, headers, body, request, model } = asked;
         self.note(|settlement| settlement.rule = Some(Arc::clone(rule)));
         let mut edits = HeaderEdits::default();
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
@@ -210,13 +230,24 @@ impl Exchange {
         metadata.text(INTERNAL_ID_KEY, self.id.to_string());
         metadata.text(ROUTING_KEY, String::from_utf8_lossy(&rule.routing_key));
         let force_usage = wants_usage(endpoint, &request);
+        route_anew(&headers, &model, &mut edits);
+        if !rule.proofs.is_empty() {
+            // Its query may hold what the client proves itself with, and logs tell this path.
+            for name in [ORIGINAL_PATH_HEADER, ENVOY_ORIGINAL_PATH_HEADER] {
+                let path = headers.text(":path").unwrap_or_default();
+                edits.set(name, path.split('?').next().unwrap_or_default().to_owned());
+            }
+        }
         let handover = Handover {
             endpoint,
+            known: client,
+            tenancy,
+            client: Default::default(),
             strip_credentials: true,
             force_usage,
             hide_usage: force_usage,
             candidates: Candidates::OfRule(Arc::clone(rule)),
-            headers,
+            headers: rule.proofs.without_secrets(headers),
             body,
             request,
             model,
@@ -235,8 +266,13 @@ impl Exchange {
         request: ModelRequest,
         model: Arc<str>,
     ) -> (State, Step) {
+        let mut edits = HeaderEdits::default();
+        route_anew(&headers, &model, &mut edits);
         let handover = Handover {
             endpoint,
+            known: Client::default(),
+            tenancy: Arc::default(),
+            client: Default::default(),
             // A key of the gateway's own is none of the provider's business.
             strip_credentials: self.settings.keys.is_some(),
             force_usage: asks_for_usage_as_the_go_gateway(classic, endpoint, &request),
@@ -248,7 +284,7 @@ impl Exchange {
             model,
             attempts: Default::default(),
         };
-        self.await_attempts(handover, HeaderEdits::default(), Metadata::default())
+        self.await_attempts(handover, edits, Metadata::default())
     }
 
     fn await_attempts(
@@ -257,7 +293,6 @@ impl Exchange {
         mut edits: HeaderEdits,
         metadata: Metadata,
     ) -> (State, Step) {
-        route_anew(&handover.headers, &handover.model, &mut edits);
         // Of a Go gateway's configuration: it was set when the headers came, for the attempts to read.
         edits.remove.retain(|name| {
             name != INTERNAL_ID_HEADER || matches!(handover.candidates, Candidates::OfRule(_))
@@ -290,17 +325,61 @@ pub(super) fn sending_metadata(
     metadata
 }
 
-/// The models that the key's owner may see.
-fn models<'a>(scope: &'a Scope, headers: &Headers, key: Option<&Record>) -> Cow<'a, ModelList> {
-    let all = match scope {
-        Scope::Gateway(gateway) => gateway.models.of_host(headers.text(":authority")),
+/// A request for a model, read.
+struct Asked {
+    endpoint: Endpoint,
+    client: Client,
+    tenancy: Arc<Tenancy>,
+    headers: Headers,
+    body: Bytes,
+    request: ModelRequest,
+    model: Arc<str>,
+}
+
+/// The models a client may see.
+fn models<'a>(scope: &'a Scope, headers: &Headers, client: &Client) -> Cow<'a, ModelList> {
+    let (all, gateway) = match scope {
+        Scope::Gateway(gateway) => (gateway.models.of_host(headers.text(":authority")), Some(gateway)),
         Scope::Classic(classic) => {
-            classic.models.of_host(headers.text(":authority").or_else(|| headers.text("host")))
+            (classic.models.of_host(headers.text(":authority").or_else(|| headers.text("host"))), None)
         }
     };
-    match key {
-        Some(key) if key.grant.models.is_some() => Cow::Owned(all.of_those(|model| key.allows_model(model))),
-        _ => Cow::Borrowed(all),
+    let gateway = gateway.filter(|gateway| !gateway.shows_all_models());
+    let key = client.key.as_ref().filter(|key| key.grant.models.is_some());
+    if gateway.is_none() && key.is_none() {
+        return Cow::Borrowed(all);
+    }
+    Cow::Owned(all.of_those(|model| {
+        key.is_none_or(|key| key.allows_model(model))
+            && gateway
+                .is_none_or(|gateway| gateway.shows(&client.tenant, model, &select(gateway, headers, model)))
+    }))
+}
+
+/// Why a client may not ask for a model, as far as it is known before the attempts: a rule that asks for proofs of its own sees to
+/// that itself. What is not allowed is refused in the same way whether it exists or not.
+fn refusal(
+    gateway: &Gateway,
+    route: &Route,
+    client: &Client,
+    endpoint: Endpoint,
+    request: &ModelRequest,
+) -> Option<LocalReply> {
+    let model = request.model.as_deref();
+    match route {
+        Route::Rule(rule) if !rule.proofs.is_empty() => None,
+        Route::Rule(rule) => {
+            let tenancy = gateway.tenancy_of(rule);
+            client.refusal(tenancy, endpoint, model.unwrap_or_default())
+        }
+        Route::Broken | Route::None => client.refusal(&gateway.tenancy, endpoint, model?),
+    }
+}
+
+/// Tells filters, access logs and later attempts who is asking.
+pub(super) fn tell(tenant: &Tenant, metadata: &mut Metadata) {
+    for (name, part) in tenant.parts() {
+        metadata.text(name, &**part);
     }
 }
 

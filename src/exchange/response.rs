@@ -71,6 +71,9 @@ impl Exchange {
     /// Who gave this answer, and what it is like.
     fn answering(&mut self, handover: &Handover, headers: &Headers) -> Answering {
         let (latest, failed) = handover.result();
+        if let Some(client) = handover.client.get() {
+            self.note(|settlement| settlement.tenant = client.tenant.clone());
+        }
         // An attempt of another process is known by its word alone; it has made the answer one in the client's dialect.
         let elsewhere = headers.text(ATTEMPT_HEADER).and_then(|word| {
             let served = Attempted::parse(word, self.id).and_then(|attempted| attempted.served(handover))?;

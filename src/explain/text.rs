@@ -28,6 +28,9 @@ impl Explanation {
         for (name, text) in self.trials() {
             line(name, &text);
         }
+        for proof in &self.authentication {
+            line("proves", proof);
+        }
         let answer = match &self.result {
             Verdict::Forwarded { backends, provider_request, .. } => {
                 for backend in backends {

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use serde_json::Value as Json;
 
 use crate::auth::CredentialMetadata;
-use crate::exchange::{Arrival, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, ROUTING_KEY};
+use crate::exchange::{Arrival, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, PROVED_KEY, ROUTING_KEY};
 use crate::headers::Headers;
 use crate::mutation::METADATA_NAMESPACE;
 use crate::proto::ext_proc as proto;
 use crate::proto::ext_proc::processing_request::Request;
 use crate::proto::ext_proc::value::Kind;
+use crate::tenant::Tenant;
 
 /// The input a message stands for; nothing where Envoy sent a message without content.
 pub(super) fn input(request: proto::ProcessingRequest) -> Option<Input> {
@@ -88,6 +89,7 @@ pub(super) fn arrival(request: &proto::ProcessingRequest) -> Option<Arrival> {
         marked: false,
         id: None,
         routing_key: own.and_then(|own| text(own, ROUTING_KEY)).map(Bytes::from),
+        proved: own.and_then(proved),
         credentials: metadata.map(credentials).unwrap_or_default(),
     };
     match own.and_then(|own| text(own, INTERNAL_ID_KEY)) {
@@ -99,6 +101,17 @@ pub(super) fn arrival(request: &proto::ProcessingRequest) -> Option<Arrival> {
         }
     }
     Some(arrival)
+}
+
+/// The tenant, where an earlier attempt has seen proof for the rule of this one. Nobody but the processor writes into its namespace.
+fn proved(own: &proto::Struct) -> Option<Tenant> {
+    let key = text(own, PROVED_KEY).filter(|key| !key.is_empty())?;
+    let part = |name| text(own, name).and_then(|part| Tenant::part(&part));
+    (text(own, ROUTING_KEY)? == key).then(|| Tenant {
+        organisation: part("tenant_organisation"),
+        team: part("tenant_team"),
+        key: part("tenant_key"),
+    })
 }
 
 /// What filters in front of ours left about the client's credentials.

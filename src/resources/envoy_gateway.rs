@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{
     gateway_api::WellKnownCaCertificates,
+    security_policy::ClientTLSSettings,
     traffic::{HTTP2Settings, TCPKeepalive},
     types::{DNS_SUBDOMAIN, GatewayDuration, LocalObjectReference, PolicyTargetReference, Quantity},
 };
@@ -143,7 +144,7 @@ pub struct ClientTrafficPolicy {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-not-served" = [
     "clientIPDetection", "enableProxyProtocol", "grpc", "healthCheck", "http1", "http3", "proxyProtocol", "scheme",
-    "targetSelectors", "tls"
+    "targetSelectors"
 ]))]
 pub struct ClientTrafficPolicySpec {
     /// The one Gateway it applies to (older form).
@@ -164,6 +165,8 @@ pub struct ClientTrafficPolicySpec {
     pub headers: Option<HeaderSettings>,
     /// Keeps idle connections alive.
     pub tcp_keepalive: Option<TCPKeepalive>,
+    /// What clients have to show where TLS is spoken.
+    pub tls: Option<ClientTLSSettings>,
 }
 
 /// How long things may take towards a client.

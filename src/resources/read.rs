@@ -26,10 +26,7 @@ const MAX_LINE: usize = 4096;
 /// Kinds that are known but have no meaning here yet, by API group.
 const NOT_SERVED: &[(&str, &[&str])] = &[
     ("aigateway.envoyproxy.io", &["MCPRoute", "QuotaPolicy"]),
-    (
-        "gateway.envoyproxy.io",
-        &["EnvoyExtensionPolicy", "EnvoyPatchPolicy", "HTTPRouteFilter", "SecurityPolicy"],
-    ),
+    ("gateway.envoyproxy.io", &["EnvoyExtensionPolicy", "EnvoyPatchPolicy", "HTTPRouteFilter"]),
     (
         "gateway.networking.k8s.io",
         &["GRPCRoute", "HTTPRoute", "ListenerSet", "TCPRoute", "TLSRoute", "UDPRoute"],
@@ -66,6 +63,9 @@ const NOT_SERVED: &[(&str, &[&str])] = &[
     ("cert-manager.io", &["Certificate", "ClusterIssuer", "Issuer"]),
     ("monitoring.coreos.com", &["PodMonitor", "PrometheusRule", "ServiceMonitor"]),
 ];
+
+/// The kinds without which something would be open that is meant to be closed.
+const PROTECTING: &[&str] = &["SecurityPolicy", "TenantPolicy", "ClientTrafficPolicy"];
 
 static METADATA: LazyLock<Object> = LazyLock::new(|| match Shape::of::<Metadata>() {
     Shape::Object(object) => object,
@@ -142,6 +142,8 @@ type Place = (Arc<str>, u32, String);
 /// What a document is read as.
 enum Event {
     Finding(Diagnostic),
+    /// One of [`PROTECTING`] that cannot be read, and its namespace where it is known.
+    Rejected(&'static str, Option<String>),
     Object {
         served: &'static Served,
         metadata: Metadata,
@@ -200,6 +202,7 @@ impl Filing {
     fn file(&mut self, event: &Event, source: &Arc<Source>) {
         match event {
             Event::Finding(finding) => self.findings.push(finding.clone()),
+            Event::Rejected(kind, namespace) => self.snapshot.rejected.push((kind, namespace.clone())),
             Event::Object { served, metadata, body, start, positions } => {
                 // The text of today, and not the one it was read from, which would be kept for its sake.
                 let origin = Origin {
@@ -215,7 +218,11 @@ impl Filing {
                     order: self.order,
                 };
                 self.order += 1;
-                self.findings.extend((served.file)(&mut self.snapshot, draft));
+                let findings = (served.file)(&mut self.snapshot, draft);
+                if PROTECTING.contains(&served.kind) && findings.iter().any(Diagnostic::is_error) {
+                    self.snapshot.rejected.push((served.kind, Some(metadata.namespace.clone())));
+                }
+                self.findings.extend(findings);
             }
         }
     }
@@ -232,7 +239,12 @@ impl<'a> Reader<'a> {
     fn document(mut self, text: &str, lines_before: u32) -> Vec<Event> {
         match tree::parse(text, lines_before) {
             Ok(roots) => roots.iter().for_each(|root| self.object(root)),
-            Err(error) => self.events.push(Event::Finding(broken(self.source, text, error))),
+            Err(error) => {
+                self.events.push(Event::Finding(broken(self.source, text, error)));
+                let named = |kind: &&&str| text.lines().any(|line| line.trim() == format!("kind: {kind}"));
+                let lost = PROTECTING.iter().filter(named).map(|kind| Event::Rejected(kind, None));
+                self.events.extend(lost);
+            }
         }
         self.events
     }
@@ -280,6 +292,10 @@ impl<'a> Reader<'a> {
         let failed = walk.failed();
         let (start, positions) = ((node.line, node.column), Arc::new(walk.positions));
         self.found(walk.findings);
+        if PROTECTING.contains(&served.kind) && (failed || metadata.is_none()) {
+            let namespace = metadata.as_ref().map(|metadata| metadata.namespace.clone());
+            self.events.push(Event::Rejected(served.kind, namespace));
+        }
         if let Some(metadata) = metadata.filter(|_| !failed) {
             self.events.push(Event::Object { served, metadata, body, start, positions });
         }

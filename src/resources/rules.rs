@@ -16,6 +16,7 @@ use super::{
         BackendTLSPolicy, FromNamespaces, Gateway, GatewayClass, ReferenceGrant, SubjectAltNameType,
     },
     security::{BackendSecurityPolicy, BackendSecurityPolicyType as Credential},
+    security_policy::{SecurityPolicy, TenantPolicy},
     traffic::{
         ActiveHealthCheckType, BackendTrafficPolicy, ConsistentHashType, HTTP2Settings, LoadBalancerType,
     },
@@ -369,6 +370,18 @@ fn check_windows(http2: Option<&HTTP2Settings>, report: Report<'_>) {
             let message = "a window has from 65535 bytes up to 2Gi less one byte".to_owned();
             report(&format!("spec.http2.{name}"), message, "give a size such as 1Mi".to_owned());
         }
+    }
+}
+
+impl Rules for SecurityPolicy {
+    fn check(&self, report: Report<'_>) {
+        super::security_policy::check(&self.spec, report);
+    }
+}
+
+impl Rules for TenantPolicy {
+    fn check(&self, report: Report<'_>) {
+        super::security_policy::check_tenants(&self.spec, report);
     }
 }
 

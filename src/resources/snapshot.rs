@@ -19,6 +19,7 @@ use super::{
     rules::Rules,
     schema::Shape,
     security::BackendSecurityPolicy,
+    security_policy::{SecurityPolicy, TenantPolicy},
     traffic::BackendTrafficPolicy,
     types::{DNS_LABEL, DNS_SUBDOMAIN},
 };
@@ -254,6 +255,8 @@ macro_rules! kinds {
         #[derive(Debug, Clone, Default)]
         pub struct Snapshot {
             $($(#[$doc])* pub $field: Kind<$type>,)*
+            /// Documents that protect something and could not be read: the kind, and the namespace where that is known.
+            pub rejected: Vec<(&'static str, Option<String>)>,
         }
 
         /// The kinds that have a meaning here.
@@ -291,6 +294,10 @@ kinds! {
     client_traffic_policies: ClientTrafficPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// BackendTrafficPolicies.
     backend_traffic_policies: BackendTrafficPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
+    /// SecurityPolicies.
+    security_policies: SecurityPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
+    /// TenantPolicies.
+    tenant_policies: TenantPolicy, "ext.aigateway.envoyproxy.io", ["v1alpha1"], true;
     /// EnvoyProxies.
     envoy_proxies: EnvoyProxy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// Secrets.

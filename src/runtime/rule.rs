@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::costs::Costs;
-use super::{Backend, Problem};
+use super::{Backend, Problem, Proofs, Tenancy};
 use crate::config;
 use crate::cost::CostSet;
 
@@ -19,6 +19,10 @@ pub struct Rule {
     pub target: Target,
     /// See [`config::Rule::routing_key`].
     pub routing_key: Bytes,
+    /// What each attempt has to prove.
+    pub proofs: Proofs,
+    /// Takes the place of the gateway's.
+    pub tenancy: Option<Arc<Tenancy>>,
 }
 
 /// Where the requests of a rule go.
@@ -69,7 +73,15 @@ impl Rule {
                 all.map(|(index, name)| served(name, format!("attempts[{index}]"))).collect::<Option<_>>()?,
             )
         };
-        Some(Self { route, target, routing_key: rule.routing_key.clone().into() })
+        if !rule.proofs.is_empty() && rule.attempts.is_empty() {
+            // In its one reply the processor would sign before Envoy has asked for the proof.
+            let message = "a rule with proofs has to be served per attempt".to_owned();
+            problems.push(Problem { at: format!("{at}.proofs"), message });
+            return None;
+        }
+        let tenancy = rule.tenancy.as_ref().map(|written| Arc::new(Tenancy::new(written, at, problems)));
+        let proofs = Proofs::new(&rule.proofs);
+        Some(Self { route, target, routing_key: rule.routing_key.clone().into(), proofs, tenancy })
     }
 
     /// Every backend that may get its requests.

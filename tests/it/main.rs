@@ -32,6 +32,7 @@ mod replicas;
 mod sdk;
 mod skew;
 mod support;
+mod tenants;
 mod tokens;
 mod traffic;
 mod walkthrough;

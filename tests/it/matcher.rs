@@ -245,9 +245,13 @@ fn runtime(hosts: &[Host]) -> Runtime {
                     backend: "only".to_owned(),
                     attempts: Vec::new(),
                     routing_key: i.to_string(),
+                    proofs: Vec::new(),
+                    tenancy: None,
                 })
                 .collect(),
             models: Models::default(),
+            proofs: Vec::new(),
+            tenancy: None,
         }],
         ..Config::default()
     };

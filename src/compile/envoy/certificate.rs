@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::super::plan::CertificatePlan;
+use super::super::plan::{CertificatePlan, ClientCertificates};
 
 /// A file with a certificate and its key. Its debug form does not show them.
 #[derive(Clone)]
@@ -64,12 +64,16 @@ fn file_name(secret: &str) -> String {
 }
 
 /// How a listener speaks TLS; the files are in `folder`.
-pub(super) fn transport_socket(certificates: &[CertificatePlan], folder: &Path) -> Value {
+pub(super) fn transport_socket(
+    certificates: &[CertificatePlan],
+    clients: Option<&ClientCertificates>,
+    folder: &Path,
+) -> Value {
     let source = |certificate: &CertificatePlan| {
         let path: PathBuf = folder.join(file_name(&certificate.name));
         json!({ "name": certificate.name, "sds_config": super::dynamic::source(&path) })
     };
-    json!({
+    let mut socket = json!({
         "name": "envoy.transport_sockets.tls",
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
@@ -79,5 +83,12 @@ pub(super) fn transport_socket(certificates: &[CertificatePlan], folder: &Path) 
                 "tls_certificate_sds_secret_configs": certificates.iter().map(source).collect::<Vec<_>>(),
             },
         },
-    })
+    });
+    if let Some(ClientCertificates { optional, authorities: Some(authorities), .. }) = clients {
+        let context = &mut socket["typed_config"];
+        context["require_client_certificate"] = json!(!optional);
+        context["common_tls_context"]["validation_context"] =
+            json!({ "trusted_ca": { "inline_string": authorities } });
+    }
+    socket
 }

@@ -7,6 +7,7 @@ use crate::resources::types::GatewayDuration;
 
 use super::super::plan::{ClientPlan, ListenerPlan};
 use super::super::{CompileOptions, milliseconds};
+use super::authentication::{self, Side};
 use super::{PROCESSOR_FILTER, access_log, certificate, duration, local_reply, processor, route, treatment};
 
 pub(super) fn write(plan: &ListenerPlan, options: &CompileOptions) -> Value {
@@ -27,8 +28,11 @@ pub(super) fn write(plan: &ListenerPlan, options: &CompileOptions) -> Value {
         listener["tcp_keepalive"] = treatment::tcp_keepalive(keepalive);
     }
     if !plan.certificates.is_empty() {
-        listener["filter_chains"][0]["transport_socket"] =
-            certificate::transport_socket(&plan.certificates, &options.sockets.embedded);
+        listener["filter_chains"][0]["transport_socket"] = certificate::transport_socket(
+            &plan.certificates,
+            plan.client.certificates.as_ref(),
+            &options.sockets.embedded,
+        );
     }
     listener
 }
@@ -50,7 +54,7 @@ fn connection_manager(plan: &ListenerPlan, options: &CompileOptions) -> Value {
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "http",
         "codec_type": "AUTO",
-        "http_filters": [processor(&plan.authority, options.client_addresses), router()],
+        "http_filters": filters(plan, options),
         "access_log": plan.access_logs.iter().map(access_log::write).collect::<Vec<_>>(),
         "use_remote_address": true,
         // Without this the addresses of private networks may set `x-envoy-*` headers, retries and timeouts included.
@@ -66,10 +70,25 @@ fn connection_manager(plan: &ListenerPlan, options: &CompileOptions) -> Value {
             "initial_stream_window_size": 1 << 20,
             "initial_connection_window_size": 16 << 20,
         },
-        "local_reply_config": local_reply::configuration(),
+        "local_reply_config": local_reply::configuration(plan.clients.front.is_some() || plan.clients.behind),
     });
+    let rules = plan.rules.iter().filter_map(|rule| rule.asked.as_ref());
+    if let Some(early) = authentication::early(&plan.clients, rules) {
+        manager["early_header_mutation_extensions"] = early;
+    }
     treat(&mut manager, &plan.client);
     manager
+}
+
+/// Clients are asked who they are before the processor reads what they send, or, where rules ask by themselves, once it has chosen
+/// the rule.
+fn filters(plan: &ListenerPlan, options: &CompileOptions) -> Vec<Value> {
+    let mut filters: Vec<Value> = authentication::certificate(&plan.clients).into_iter().collect();
+    filters.extend(authentication::places(&plan.clients, Side::Front));
+    filters.push(processor(&plan.authority, options.client_addresses));
+    filters.extend(authentication::places(&plan.clients, Side::Behind));
+    filters.push(router());
+    filters
 }
 
 /// Sets what a ClientTrafficPolicy asks for.

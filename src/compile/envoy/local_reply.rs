@@ -6,8 +6,44 @@
 use serde_json::{Value, json};
 
 use super::access_log::filter;
+use crate::exchange::{Dialect, unauthenticated_body};
 
-pub(super) fn configuration() -> Value {
+/// What Envoy's authentication filters note about a refusal. Some of them answer 403.
+const REFUSED: &str = "(response.code_details in ['missing_api_key', 'unknown_api_key', 'missing_credentials', \
+     'missing_key_sources', 'client_not_allowed'] || response.code_details.endsWith('_for_basic_auth') || \
+     response.code_details.startsWith('jwt_authn_access_denied'))";
+
+/// Refusals of clients that do not prove who they are: alike whatever is wrong, in the client's dialect.
+fn refusals() -> [Value; 3] {
+    let refusal = |dialect, path: Option<&str>| {
+        let place = path.map(|path| format!(" && request.path.startsWith('{path}')")).unwrap_or_default();
+        let body = unauthenticated_body(dialect);
+        json!({
+            "filter": filter(&format!("{REFUSED}{place}")),
+            "status_code": 401,
+            "body_format_override": {
+                "text_format_source": { "inline_string": String::from_utf8_lossy(&body) },
+                "content_type": "application/json",
+            },
+        })
+    };
+    [
+        refusal(Dialect::Anthropic, Some("/anthropic/")),
+        refusal(Dialect::Cohere, Some("/cohere/")),
+        refusal(Dialect::OpenAI, None),
+    ]
+}
+
+/// `authenticates`: whether Envoy asks clients who they are.
+pub(super) fn configuration(authenticates: bool) -> Value {
+    let mut configuration = usual();
+    if authenticates && let Some(mappers) = configuration["mappers"].as_array_mut() {
+        mappers.splice(0..0, refusals());
+    }
+    configuration
+}
+
+fn usual() -> Value {
     json!({
         "mappers": [
             mapper(

@@ -10,6 +10,7 @@ use crate::resources::types::GatewayDuration;
 
 use super::super::plan::{Action, Forward, Hashed, ListenerPlan, RetryPlan, RulePlan};
 use super::super::{NO_ROUTE, ROUTING_HEADER, milliseconds};
+use super::authentication::{self, Side};
 use super::{duration, group};
 
 /// How long a stream may be silent where nothing else is said; what the listener sets.
@@ -32,28 +33,36 @@ pub(super) fn configuration(listener: &ListenerPlan) -> Value {
             let routes = host.matches.iter().enumerate().filter_map(|(index, selected)| {
                 listener.rule(selected).map(|rule| route(&host.hostname, index, selected, rule))
             });
-            virtual_host(&host.hostname, routes.collect())
+            virtual_host(&host.hostname, routes.collect(), listener)
         })
         .collect();
     if !listener.hosts.iter().any(|host| host.hostname == "*") {
-        hosts.push(virtual_host("*", Vec::new()));
+        hosts.push(virtual_host("*", Vec::new(), listener));
     }
-    json!({
+    let mut configuration = json!({
         "name": listener.full_name(),
         "ignore_port_in_host_matching": true,
         "request_headers_to_remove": [ROUTING_HEADER],
         "virtual_hosts": hosts,
-    })
+    });
+    if let Some(asked) = &listener.clients.front {
+        configuration["typed_per_filter_config"] = authentication::per_filter(asked, Side::Front);
+    }
+    configuration
 }
 
-fn virtual_host(hostname: &str, mut routes: Vec<Value>) -> Value {
+fn virtual_host(hostname: &str, mut routes: Vec<Value>, listener: &ListenerPlan) -> Value {
     // This is also the route on which every request starts, before the processor has said where it belongs.
-    routes.push(json!({
+    let mut last = json!({
         "name": format!("{hostname}/not-found"),
         "match": { "prefix": "/" },
         "direct_response": not_found(),
         "response_headers_to_add": plain_text(),
-    }));
+    });
+    if let Some(asked) = &listener.clients.rest {
+        last["typed_per_filter_config"] = authentication::per_filter(asked, Side::Behind);
+    }
+    routes.push(last);
     json!({ "name": hostname, "domains": [hostname], "routes": routes })
 }
 
@@ -69,6 +78,9 @@ fn route(hostname: &str, index: usize, selected: &RuleMatch, rule: &RulePlan) ->
     });
     if !rule.attempts.is_empty() {
         route["metadata"] = group::route_metadata(&rule.route);
+    }
+    if let Some(asked) = &rule.asked {
+        route["typed_per_filter_config"] = authentication::per_filter(asked, Side::Behind);
     }
     match &rule.action {
         Action::Forward(target) => route["route"] = forward(target),

@@ -1,0 +1,105 @@
+//! Who is asking, and whether they may: what Envoy's filters have proved becomes a tenant, and a refusal speaks the client's
+//! dialect.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::gateway_key;
+use crate::endpoint::Endpoint;
+use crate::keys::Record;
+use crate::mutation::LocalReply;
+use crate::runtime::{Proved, Tenancy};
+use crate::tenant::Tenant;
+
+/// A client, as far as it has proved who it is.
+#[derive(Clone, Default)]
+pub(super) struct Client {
+    pub(super) tenant: Tenant,
+    pub(super) proved: Proved,
+    /// The gateway's own key that it showed.
+    pub(super) key: Option<Arc<Record>>,
+}
+
+impl Client {
+    /// A key of the gateway's own says more than anything else about who shows it.
+    pub(super) fn new(proved: Proved, key: Option<Arc<Record>>, tenancy: &Tenancy) -> Self {
+        let tenant = key.as_deref().map_or_else(|| tenancy.tenant(&proved), gateway_key::tenant);
+        Self { tenant, proved, key }
+    }
+
+    /// Why it may not use a model, if it may not.
+    pub(super) fn refusal(&self, tenancy: &Tenancy, endpoint: Endpoint, model: &str) -> Option<LocalReply> {
+        if tenancy.allows(&self.tenant, model) {
+            return None;
+        }
+        Some(if self.tenant.is_anonymous() { unauthenticated(endpoint) } else { forbidden(endpoint) })
+    }
+}
+
+/// The name only: claims are the client's business.
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&self.tenant.to_string()).finish()
+    }
+}
+
+/// What a client is told that does not prove who it is. The same whatever is wrong with the credential; Envoy's filters are told to
+/// answer alike.
+pub const UNAUTHENTICATED: &str =
+    "the request was refused: it needs a valid credential of this gateway, such as an API key or a token";
+
+/// What a client is told that may not use a model, whether or not there is one of that name.
+const FORBIDDEN: &str = "the credential does not allow this model";
+
+/// The answer to a request without proof of who is asking.
+pub fn unauthenticated(endpoint: Endpoint) -> LocalReply {
+    LocalReply::json(401, "unauthenticated", unauthenticated_body(Dialect::of(endpoint)))
+}
+
+/// Its body, which Envoy sends too.
+pub fn unauthenticated_body(dialect: Dialect) -> Bytes {
+    body(dialect, ["invalid_request_error", "invalid_api_key"], "authentication_error", UNAUTHENTICATED)
+}
+
+fn forbidden(endpoint: Endpoint) -> LocalReply {
+    let codes = ["invalid_request_error", "model_not_allowed"];
+    LocalReply::json(
+        403,
+        "model_not_allowed",
+        body(Dialect::of(endpoint), codes, "permission_error", FORBIDDEN),
+    )
+}
+
+/// How errors look to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the APIs")]
+pub enum Dialect {
+    OpenAI,
+    Anthropic,
+    Cohere,
+}
+
+impl Dialect {
+    /// That of an endpoint.
+    pub fn of(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Messages | Endpoint::CountTokens | Endpoint::AnthropicModels => Self::Anthropic,
+            Endpoint::Rerank => Self::Cohere,
+            _ => Self::OpenAI,
+        }
+    }
+}
+
+fn body(dialect: Dialect, [kind, code]: [&str; 2], anthropic: &str, message: &str) -> Bytes {
+    let body = match dialect {
+        Dialect::OpenAI => {
+            json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
+        }
+        Dialect::Anthropic => json!({ "type": "error", "error": { "type": anthropic, "message": message } }),
+        Dialect::Cohere => json!({ "message": message }),
+    };
+    body.to_string().into()
+}

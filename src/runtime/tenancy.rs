@@ -1,0 +1,274 @@
+//! Proofs of who is asking, and what tenants may use.
+
+use bytes::Bytes;
+
+use super::Problem;
+use crate::config::{self, Proof, ProofKind};
+use crate::headers::{HeaderEdits, Headers};
+use crate::tenant::Tenant;
+use crate::tenant::naming::{Pattern, Sources, allows};
+
+/// What requests have to prove.
+#[derive(Debug, Clone, Default)]
+pub struct Proofs(Vec<Proof>);
+
+/// What a request has proved.
+#[derive(Clone, Default)]
+pub struct Proved {
+    facts: Vec<(ProofKind, Bytes)>,
+    /// What the provider is told of it: names and values of headers.
+    told: Vec<(String, Bytes)>,
+}
+
+/// The kinds only: claims are the client's business.
+impl std::fmt::Debug for Proved {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.facts.iter().map(|(kind, _)| kind)).finish()
+    }
+}
+
+/// A request does not prove what it has to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unproved;
+
+impl Proofs {
+    pub(super) fn new(proofs: &[Proof]) -> Self {
+        Self(proofs.to_vec())
+    }
+
+    /// Whether nothing is asked.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The single proofs.
+    pub fn iter(&self) -> impl Iterator<Item = &Proof> {
+        self.0.iter()
+    }
+
+    /// What these headers prove, once Envoy's filters have seen them. Adds to what was proved before.
+    pub fn check(&self, headers: &Headers, mut before: Proved) -> Result<Proved, Unproved> {
+        for proof in &self.0 {
+            // A filter sets its header once; more than one value is not its work.
+            let mut values = headers.all(&proof.header);
+            let value = values.next().filter(|value| !matches!(value.trim_ascii(), b"" | b"-"));
+            match (value, values.next()) {
+                (Some(value), None) => {
+                    let value = Bytes::copy_from_slice(value);
+                    if let Some(name) = &proof.forward {
+                        before.told.push((name.clone(), value.clone()));
+                    }
+                    before.facts.push((proof.kind, value));
+                }
+                (None, None) if proof.optional => {}
+                _ => return Err(Unproved),
+            }
+        }
+        Ok(before)
+    }
+
+    /// Headers that no provider may see: those that prove, and those that hold what was proved with.
+    pub fn hidden(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(|proof| {
+            std::iter::once(proof.header.as_str()).chain(proof.secrets.iter().map(String::as_str))
+        })
+    }
+
+    /// The client's headers without those that hold its secrets.
+    pub fn without_secrets(&self, headers: Headers) -> Headers {
+        let secret = |name: &[u8]| {
+            self.0.iter().any(|proof| proof.secrets.iter().any(|secret| secret.as_bytes() == name))
+        };
+        if headers.iter().any(|(name, _)| secret(name)) {
+            headers.filtered(|name| !secret(name))
+        } else {
+            headers
+        }
+    }
+}
+
+impl Proved {
+    /// Tells the provider what policies want it to be told.
+    pub fn tell(&self, edits: &mut HeaderEdits) {
+        for (name, value) in &self.told {
+            edits.set(name.clone(), value.clone());
+        }
+    }
+}
+
+/// Who tenants are and what they may use.
+#[derive(Debug, Default)]
+pub struct Tenancy {
+    api_key: Pattern,
+    basic_auth: Pattern,
+    jwt: Sources,
+    client_certificate: Sources,
+    access: Vec<config::Access>,
+    /// It cannot be read: nobody may use anything.
+    closed: bool,
+}
+
+impl Tenancy {
+    /// What goes without saying where no policy speaks: the name is the key's, and everybody may use everything.
+    pub(super) fn unsaid() -> Self {
+        Self::read(&config::Tenancy::default(), &mut |_, _| {})
+    }
+
+    pub(super) fn new(written: &config::Tenancy, at: &str, problems: &mut Vec<Problem>) -> Self {
+        Self::read(written, &mut |field, message| {
+            problems.push(Problem { at: format!("{at}.tenancy.{field}"), message });
+        })
+    }
+
+    fn read(written: &config::Tenancy, problem: &mut dyn FnMut(&str, String)) -> Self {
+        let config::Tenancy { policy: _, api_key, basic_auth, jwt, client_certificate, access } = written;
+        let mut closed = false;
+        let mut pattern = |field: &str, text: &Option<String>| match text.as_deref().map(str::parse) {
+            None => Pattern::default(),
+            Some(Ok(pattern)) => pattern,
+            Some(Err(error)) => {
+                closed = true;
+                let error: crate::tenant::naming::InvalidPattern = error;
+                problem(field, error.to_string());
+                Pattern::default()
+            }
+        };
+        let sources = |parts: &Option<config::Parts>, usual: [Option<&str>; 3]| match parts {
+            Some(config::Parts { organisation, team, key }) => {
+                Sources { organisation: organisation.clone(), team: team.clone(), key: key.clone() }
+            }
+            None => {
+                let [organisation, team, key] = usual.map(|name| name.map(str::to_owned));
+                Sources { organisation, team, key }
+            }
+        };
+        let (api_key, basic_auth) = (pattern("apiKey", api_key), pattern("basicAuth", basic_auth));
+        Self {
+            api_key,
+            basic_auth,
+            jwt: sources(jwt, [None, None, Some("sub")]),
+            client_certificate: sources(client_certificate, [Some("O"), Some("OU"), Some("CN")]),
+            access: access.clone(),
+            closed,
+        }
+    }
+
+    /// The tenant of what was proved; where several proofs name a part, the first counts.
+    pub fn tenant(&self, proved: &Proved) -> Tenant {
+        let mut tenant = Tenant::anonymous();
+        for (kind, value) in &proved.facts {
+            let text = String::from_utf8_lossy(value);
+            let Tenant { organisation, team, key } = match kind {
+                ProofKind::ApiKey => self.api_key.tenant(&text),
+                ProofKind::BasicAuth => self.basic_auth.tenant(&text),
+                ProofKind::Jwt => self.jwt.of_payload(value).unwrap_or_default(),
+                ProofKind::ClientCertificate => self.client_certificate.of_subject(&text),
+            };
+            tenant.organisation = tenant.organisation.or(organisation);
+            tenant.team = tenant.team.or(team);
+            tenant.key = tenant.key.or(key);
+        }
+        tenant
+    }
+
+    /// Whether everybody may use everything.
+    pub fn is_open(&self) -> bool {
+        self.access.is_empty() && !self.closed
+    }
+
+    /// Whether a tenant may use a model.
+    pub fn allows(&self, tenant: &Tenant, model: &str) -> bool {
+        let is = |wanted: &Option<String>, part: &Option<std::sync::Arc<str>>| {
+            wanted.as_ref().is_none_or(|wanted| part.as_deref() == Some(wanted.as_str()))
+        };
+        let concerns = |access: &config::Access| {
+            let config::Parts { organisation, team, key } = &access.tenant;
+            if access.anonymous || tenant.is_anonymous() {
+                return access.anonymous && tenant.is_anonymous();
+            }
+            is(organisation, &tenant.organisation) && is(team, &tenant.team) && is(key, &tenant.key)
+        };
+        let mut granted = self.access.iter().filter(|access| concerns(access));
+        self.is_open()
+            || (!self.closed && granted.any(|access| access.models.iter().any(|glob| allows(glob, model))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn proofs(optional: bool) -> Proofs {
+        Proofs(vec![Proof {
+            kind: ProofKind::ApiKey,
+            header: "x-ai-eg-auth-1".into(),
+            policy: "d/p".into(),
+            optional,
+            forward: Some("x-client".into()),
+            secrets: vec!["x-api-token".into()],
+        }])
+    }
+
+    #[test]
+    fn a_proof_is_there_once_or_not_at_all() {
+        let none = Headers::default();
+        let one: Headers = [("x-ai-eg-auth-1", "acme")].into_iter().collect();
+        let twice: Headers = [("x-ai-eg-auth-1", "acme"), ("x-ai-eg-auth-1", "evil")].into_iter().collect();
+        let empty: Headers = [("x-ai-eg-auth-1", " ")].into_iter().collect();
+        let check = |optional, headers| proofs(optional).check(headers, Proved::default());
+        assert_eq!(check(false, &one).unwrap().told[0].1, "acme");
+        for refused in [check(false, &none), check(false, &twice), check(false, &empty), check(true, &twice)]
+        {
+            assert_eq!(refused.unwrap_err(), Unproved);
+        }
+        assert!(check(true, &none).unwrap().facts.is_empty());
+    }
+
+    #[test]
+    fn access_is_granted_to_those_it_names_and_to_nobody_else() {
+        let written = serde_json::from_value(json!({
+            "policy": "d/p",
+            "apiKey": "{organisation}.{key}",
+            "access": [
+                {"tenant": {"organisation": "acme"}, "models": ["gpt-*"]},
+                {"anonymous": true, "models": ["free"]},
+                {"tenant": {}, "models": ["common"]},
+            ],
+        }))
+        .unwrap();
+        let mut problems = Vec::new();
+        let tenancy = Tenancy::new(&written, "gateways[0]", &mut problems);
+        assert_eq!(problems, []);
+        let of = |name: &str| {
+            tenancy.tenant(&Proved {
+                facts: vec![(ProofKind::ApiKey, name.to_owned().into())],
+                told: Vec::new(),
+            })
+        };
+        for (tenant, model, allowed) in [
+            (of("acme.ci"), "gpt-4o", true),
+            (of("acme.ci"), "common", true),
+            (of("acme.ci"), "free", false),
+            (of("other.ci"), "gpt-4o", false),
+            (of("other.ci"), "common", true),
+            (of("acme"), "gpt-4o", false),
+            (Tenant::anonymous(), "free", true),
+            (Tenant::anonymous(), "common", false),
+            (Tenant::anonymous(), "gpt-4o", false),
+        ] {
+            assert_eq!(tenancy.allows(&tenant, model), allowed, "{tenant} {model}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_allows_nothing() {
+        let written = config::Tenancy { api_key: Some("{who}".into()), ..config::Tenancy::default() };
+        let mut problems = Vec::new();
+        let tenancy = Tenancy::new(&written, "gateways[0]", &mut problems);
+        assert_eq!(problems[0].at, "gateways[0].tenancy.apiKey");
+        assert!(!tenancy.is_open() && !tenancy.allows(&Tenant::anonymous(), "m"));
+        assert!(Tenancy::unsaid().allows(&Tenant::anonymous(), "m"));
+    }
+}

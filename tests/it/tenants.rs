@@ -1,0 +1,318 @@
+//! Who may use what, through a real Envoy: two routes of which one is protected, each way in.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use http::StatusCode;
+use ring::{digest, hmac};
+use serde_json::{Value, json};
+
+use crate::support::backend::{Backend, header};
+use crate::support::gateway::{Gateway, Setup};
+use crate::support::http::{get, post};
+use crate::support::yaml;
+
+const CHAT: &str = "/v1/chat/completions";
+const MESSAGES: &str = "/anthropic/v1/messages";
+const SECRETS: [&str; 4] =
+    ["key-of-acme-1b7f", "key-of-other-77aa", "password-of-ann", "key-of-the-provider"];
+const ON_GATEWAY: &str = "{group: gateway.networking.k8s.io, kind: Gateway, name: test}";
+const ON_ROUTE: &str = "{group: aigateway.envoyproxy.io, kind: AIGatewayRoute, name: protected}";
+const ON_HTTP_ROUTE: &str = "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: protected}";
+
+fn body(model: &str) -> String {
+    json!({ "model": model, "max_tokens": 5, "messages": [{ "role": "user", "content": "Hi." }] }).to_string()
+}
+
+/// Two routes, `free` and `paid`, and what these lines say of them.
+async fn gateway(backend: &Backend, policies: &str) -> Option<Gateway> {
+    let route = |name: &str, model: &str| {
+        format!(
+            "
+apiVersion: aigateway.envoyproxy.io/v1beta1
+kind: AIGatewayRoute
+metadata: {{name: {name}, namespace: default}}
+spec:
+  parentRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: test}}]
+  rules:
+    - matches: [{{headers: [{{name: x-ai-eg-model, value: {model}}}]}}]
+      backendRefs: [{{name: one}}]
+---
+"
+        )
+    };
+    let resources = yaml::gateway("50Mi")
+        + &yaml::backend("one", backend.addr)
+        + &yaml::api_key("one", SECRETS[3])
+        + &route("open", "free")
+        + &route("protected", "paid")
+        + policies;
+    Some(Setup::new().await?.yaml(resources).arg("--log-level").arg("debug").start().await)
+}
+
+fn keys(target: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Secret
+metadata: {{name: clients, namespace: default}}
+stringData: {{acme.research.ci: {}, other.web.app: {}}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: keys, namespace: default}}
+spec:
+  targetRefs: [{target}]
+  apiKeyAuth:
+    credentialRefs: [{{name: clients}}]
+    extractFrom: [{{headers: [authorization, x-api-token]}}]
+---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: TenantPolicy
+metadata: {{name: tenants, namespace: default}}
+spec:
+  targetRefs: [{target}]
+  identity: {{apiKey: {{pattern: '{{organisation}}.{{team}}.{{key}}'}}}}
+  access:
+    - {{tenant: {{organisation: acme}}, models: [paid, free]}}
+    - {{tenant: {{organisation: other}}, models: [free]}}
+---
+",
+        SECRETS[0], SECRETS[1]
+    )
+}
+
+async fn status(gateway: &Gateway, model: &str, headers: &[(&str, &str)]) -> u16 {
+    gateway.peer().send(post(CHAT, headers, body(model))).await.status.as_u16()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protected_route_protects_its_models_whatever_route_a_request_first_matched() {
+    for target in [ON_ROUTE, ON_HTTP_ROUTE] {
+        let backend = Backend::start(&[]).await;
+        let Some(gateway) = gateway(&backend, &keys(target)).await else { return };
+        let acme = format!("Bearer {}", SECRETS[0]);
+        assert_eq!(status(&gateway, "free", &[]).await, 200);
+        assert_eq!(backend.counters().requests, 1);
+        for refused in [
+            vec![],
+            vec![("authorization", "Bearer wrong")],
+            vec![("authorization", "")],
+            vec![("x-client", "acme.research.ci"), ("x-ai-eg-auth-", "acme"), ("X-Ai-Eg-Model", "free")],
+            vec![("x-ai-eg-model", "free"), ("x-ai-eg-model", "paid"), ("x-ai-eg-route", "1")],
+            vec![("x-ai-eg-tenant", "acme\tresearch"), ("authorization", "Bearer\tkey-of-acme-1b7f")],
+        ] {
+            assert_eq!(status(&gateway, "paid", &refused).await, 401, "{refused:?}");
+        }
+        // Another tenant's key opens the door, and not this model.
+        let other = format!("Bearer {}", SECRETS[1]);
+        assert_eq!(status(&gateway, "paid", &[("authorization", &other)]).await, 403);
+        assert_eq!(backend.counters().requests, 1, "a refused request reached the provider");
+
+        assert_eq!(status(&gateway, "paid", &[("authorization", &acme)]).await, 200);
+        assert_eq!(status(&gateway, "paid", &[("x-api-token", SECRETS[0])]).await, 200);
+        let seen = backend.last();
+        assert_eq!(header(&seen, "authorization"), [format!("Bearer {}", SECRETS[3])]);
+        assert_eq!(header(&seen, "x-api-token"), [""; 0]);
+        let told = format!("{seen:?}");
+        assert!(!told.contains("x-ai-eg-auth-") && !told.contains(SECRETS[0]), "{told}");
+
+        // Without proof, only what is open to everybody is listed.
+        for headers in [&[][..], &[("authorization", acme.as_str())]] {
+            let mut request = get("/v1/models");
+            for (name, value) in headers {
+                request
+                    .headers_mut()
+                    .insert(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+            }
+            let listed = gateway.peer().send(request).await.json();
+            assert_eq!(listed["data"].as_array().unwrap().len(), 1, "{listed}");
+            assert_eq!(listed["data"][0]["id"], "free");
+        }
+        let logs = gateway.lines().join("\n");
+        assert!(logs.contains("tenant=acme/research/ci"), "{logs}");
+        no_secrets(&gateway).await;
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_protected_gateway_asks_before_anything_is_read_and_shows_tenants_their_own() {
+    let backend = Backend::start(&[]).await;
+    let Some(gateway) = gateway(&backend, &keys(ON_GATEWAY)).await else { return };
+    let (acme, other) = (format!("Bearer {}", SECRETS[0]), format!("Bearer {}", SECRETS[1]));
+    for path in [CHAT, "/v1/models", "/nowhere"] {
+        assert_eq!(gateway.peer().send(post(path, &[], body("free"))).await.status, 401, "{path}");
+    }
+    let wrong = gateway.peer().send(post(CHAT, &[("authorization", "Bearer x")], body("free"))).await;
+    let none = gateway.peer().send(post(CHAT, &[], body("free"))).await;
+    assert_eq!((wrong.status, wrong.text()), (StatusCode::UNAUTHORIZED, none.text()));
+    assert_eq!(none.json()["error"]["code"], "invalid_api_key");
+    let anthropic = gateway.peer().send(post(MESSAGES, &[], body("free"))).await.json();
+    assert_eq!(
+        (&anthropic["type"], &anthropic["error"]["type"]),
+        (&"error".into(), &"authentication_error".into())
+    );
+    let cohere = gateway.peer().send(post("/cohere/v2/rerank", &[], body("free"))).await.json();
+    assert!(cohere["message"].is_string(), "{cohere}");
+
+    for (key, model, wanted) in
+        [(&acme, "paid", 200), (&acme, "free", 200), (&other, "free", 200), (&other, "paid", 403)]
+    {
+        assert_eq!(status(&gateway, model, &[("authorization", key)]).await, wanted, "{model}");
+    }
+    // Whether there is such a model is nobody's business who may not use it.
+    let refused =
+        async |model| gateway.peer().send(post(CHAT, &[("authorization", &other)], body(model))).await.text();
+    assert_eq!(refused("paid").await, refused("there-is-none").await);
+    for (key, wanted) in [(&acme, vec!["free", "paid"]), (&other, vec!["free"])] {
+        for path in ["/v1/models", "/anthropic/v1/models"] {
+            let mut request = get(path);
+            request.headers_mut().insert("authorization", key.parse().unwrap());
+            let listed = gateway.peer().send(request).await.json();
+            let mut ids: Vec<_> = listed["data"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|model| model["id"].as_str().unwrap())
+                .collect();
+            ids.sort_unstable();
+            assert_eq!(ids, wanted, "{path}");
+        }
+    }
+    no_secrets(&gateway).await;
+    gateway.stop().await;
+}
+
+const KEY: &[u8] = b"a key that only this test's issuer has";
+
+fn token(claims: &Value) -> String {
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT", "kid": "1" })), part(claims));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, KEY), signed.as_bytes());
+    format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(tag))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_have_to_be_good_in_every_respect() {
+    let jwks =
+        json!({ "keys": [{ "kty": "oct", "kid": "1", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(KEY) }] });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for target in [ON_ROUTE, ON_GATEWAY] {
+        let backend = Backend::start(&[]).await;
+        let policies = format!(
+            "
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: tokens, namespace: default}}
+spec:
+  targetRefs: [{target}]
+  jwt:
+    providers:
+      - name: idp
+        issuer: https://idp.example
+        audiences: [aigw]
+        localJWKS: {{type: Inline, inline: '{jwks}'}}
+        claimToHeaders: [{{claim: sub, header: x-user}}]
+---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: TenantPolicy
+metadata: {{name: tenants, namespace: default}}
+spec:
+  targetRefs: [{target}]
+  identity: {{jwt: {{organisation: org.name, key: sub}}}}
+  access: [{{tenant: {{organisation: acme}}, models: ['*']}}]
+---
+"
+        );
+        let Some(gateway) = gateway(&backend, &policies).await else { return };
+        let good = json!({ "iss": "https://idp.example", "aud": "aigw", "sub": "ann", "org": { "name": "acme" }, "exp": now + 600 });
+        let with = |name: &str, value: Value| {
+            let mut claims = good.clone();
+            claims[name] = value;
+            token(&claims)
+        };
+        let mut forged = token(&good);
+        forged.replace_range(forged.len() - 3.., "AAA");
+        for (why, bad, wanted) in [
+            ("expired", with("exp", json!(now - 600)), 401),
+            ("another audience", with("aud", json!("other")), 401),
+            ("another issuer", with("iss", json!("https://evil.example")), 401),
+            ("forged", forged, 401),
+            ("another tenant", with("org", json!({ "name": "other" })), 403),
+        ] {
+            let answer = gateway.peer().send(post(CHAT, &[("authorization", &bad)], body("paid"))).await;
+            assert_eq!(answer.status, wanted, "{why} {target}: {}", answer.text());
+        }
+        assert_eq!(status(&gateway, "paid", &[]).await, 401);
+        assert_eq!(backend.counters().requests, 0);
+        let headers = [("authorization", &*token(&good)), ("x-user", "forged")];
+        assert_eq!(status(&gateway, "paid", &headers).await, 200, "{target}");
+        assert_eq!(header(&backend.last(), "x-user"), ["ann"]);
+        assert!(gateway.lines().join("\n").contains("tenant=acme/-/ann"));
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_prove_themselves_by_password() {
+    let backend = Backend::start(&[]).await;
+    let hash = STANDARD.encode(digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, SECRETS[2].as_bytes()));
+    let policies = format!(
+        "
+apiVersion: v1
+kind: Secret
+metadata: {{name: users, namespace: default}}
+stringData: {{.htpasswd: 'ann:{{SHA}}{hash}'}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: users, namespace: default}}
+spec:
+  targetRefs: [{ON_ROUTE}]
+  basicAuth: {{users: {{name: users}}, forwardUsernameHeader: x-user}}
+---
+"
+    );
+    let Some(gateway) = gateway(&backend, &policies).await else { return };
+    let basic = |text: &str| format!("Basic {}", STANDARD.encode(text));
+    for bad in ["ann:wrong", "bob:password-of-ann", ""] {
+        assert_eq!(status(&gateway, "paid", &[("authorization", &basic(bad))]).await, 401, "{bad}");
+    }
+    let good = basic(&format!("ann:{}", SECRETS[2]));
+    assert_eq!(status(&gateway, "paid", &[("authorization", &good), ("x-user", "bob")]).await, 200);
+    assert_eq!(header(&backend.last(), "x-user"), ["ann"]);
+    assert_eq!(status(&gateway, "free", &[("x-user", "bob")]).await, 200);
+    assert_eq!(header(&backend.last(), "x-user"), [""; 0]);
+    no_secrets(&gateway).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_cannot_be_served_closes_what_it_is_for() {
+    let backend = Backend::start(&[]).await;
+    let broken =
+        keys(ON_ROUTE).replace("credentialRefs: [{name: clients}]", "credentialRefs: [{name: misspelt}]");
+    let Some(gateway) = gateway(&backend, &broken).await else { return };
+    assert_eq!(status(&gateway, "free", &[]).await, 200);
+    let key = format!("Bearer {}", SECRETS[0]);
+    assert_eq!(status(&gateway, "paid", &[("authorization", &key)]).await, 404);
+    assert_eq!(backend.counters().requests, 1);
+    gateway.stop().await;
+}
+
+/// Nothing that is written or shown holds what clients prove themselves with.
+async fn no_secrets(gateway: &Gateway) {
+    let lines = gateway.lines();
+    let line = lines.iter().find(|line| line.contains("/metrics")).expect("the address of the metrics");
+    let port = line.rsplit_once(':').unwrap().1.split('/').next().unwrap();
+    let admin = crate::support::http::Peer::Tcp(format!("127.0.0.1:{port}").parse().unwrap());
+    let mut shown = lines.join("\n");
+    for path in ["/metrics", "/config"] {
+        shown += &admin.send(get(path)).await.text();
+    }
+    for secret in SECRETS {
+        assert!(!shown.contains(secret), "{secret} is shown");
+    }
+}
