@@ -27,7 +27,7 @@ pub struct KeyOptions {
     #[arg(long, value_name = "STORE", env = "AIGW_KEYS", hide_env_values = true, value_parser = Location::unread)]
     pub keys: Option<SecretString>,
     /// The certificates to trust with rediss:// (PEM) [default: the system's]
-    #[arg(long, value_name = "FILE", env = "AIGW_KEYS_CA", requires = "keys")]
+    #[arg(long, value_name = "FILE", env = "AIGW_KEYS_CA")]
     pub keys_ca: Option<PathBuf>,
     /// How long the keys that are known serve while their store is away. After that, who shows a key gets 503 [default: 10m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "keys")]
