@@ -357,7 +357,7 @@ pub(super) fn plan(
                     &route.name,
                     rule_index,
                     &treated.reached,
-                    &asked.as_ref().map(super::envoy::asked),
+                    asked.as_ref().map(super::envoy::asked).as_ref(),
                 ),
                 attempts: compiled.attempts(per_attempt),
                 asked,

@@ -352,10 +352,9 @@ impl CompiledRule {
         route: &str,
         index: usize,
         clusters: &[ClusterPlan],
-        asked: &Option<Value>,
+        asked: Option<&Value>,
     ) -> String {
-        let public = json!({
-            "asked": asked,
+        let mut public = json!({
             "authority": authority,
             "route": route,
             "rule": index,
@@ -369,6 +368,9 @@ impl CompiledRule {
                 .map(|(backend, cluster)| backend.public(cluster))
                 .collect::<Vec<_>>(),
         });
+        if let Some(asked) = asked {
+            public["asked"] = asked.clone();
+        }
         let credentials = self.backends.iter().map(|backend| backend.service.credential.as_ref());
         digest.routing_key(&public, credentials.map(|held| held.map(|held| held.material.expose_secret())))
     }
