@@ -314,6 +314,23 @@ fn asked(plan: &Rc<AuthPlan>, target: &Target<'_>, digest: &Digest) -> Asked {
     Asked { proofs: plan.proofs(digest, &target.authority), plan: Rc::clone(plan) }
 }
 
+/// What is asked for a rule by itself, and whether nobody may use it. `clients` and `closed` are what is said of the listener.
+fn asked_of(
+    policies: &Policies<'_>,
+    route: &AttachedRoute<'_>,
+    rule: Option<&str>,
+    target: &Target<'_>,
+    digest: &Digest,
+    (clients, closed): (&Clients, bool),
+) -> (Option<Asked>, bool) {
+    match policies.security.of_rule(route.resource, rule) {
+        Some(Guard::Asks(plan)) => (Some(asked(&plan, target, digest)), false),
+        Some(Guard::Open) => (None, false),
+        Some(Guard::Closed) => (None, true),
+        None => (clients.rest.clone(), closed),
+    }
+}
+
 /// What one listener serves.
 pub(super) fn plan(
     index: usize,
@@ -334,13 +351,7 @@ pub(super) fn plan(
             let rule = rules.len();
             let written = route.resource.spec.rules.get(rule_index).and_then(|rule| rule.name.as_deref());
             let mut traffic = policies.traffic.of(target, route.resource, written);
-            let guard = policies.security.of_rule(route.resource, written);
-            let closed = matches!(guard, Some(Guard::Closed)) || (guard.is_none() && closed);
-            let asked = match guard {
-                Some(Guard::Asks(plan)) => Some(asked(&plan, target, digest)),
-                Some(Guard::Open | Guard::Closed) => None,
-                None => clients.rest.clone(),
-            };
+            let (asked, closed) = asked_of(policies, route, written, target, digest, (&clients, closed));
             traffic.cluster.proxy = target.settings.proxy;
             let place = format!("{}/{rule_index}", route.name);
             // A rule that is not served has nobody to ask for.

@@ -41,26 +41,19 @@ pub(super) fn compile(policy: &Policy, context: &mut Context<'_>) -> Option<Auth
     let jwt = spec.jwt.as_ref().map(|asked| jwt(policy, asked, context));
     let plan = AuthPlan {
         policy: format!("{}/{}", policy.namespace(), policy.name()),
-        api_key: api_key.transpose_loss()?,
-        basic: basic.transpose_loss()?,
-        jwt: jwt.transpose_loss()?,
+        api_key: unbroken(api_key).ok()?,
+        basic: unbroken(basic).ok()?,
+        jwt: unbroken(jwt).ok()?,
     };
     Some(plan)
 }
 
-/// Of an optional part that may be broken: broken, or the optional part.
-trait TransposeLoss<T> {
-    fn transpose_loss(self) -> Option<Option<T>>;
-}
+/// A part of a policy cannot be served.
+struct Broken;
 
-impl<T> TransposeLoss<T> for Option<Option<T>> {
-    fn transpose_loss(self) -> Option<Option<T>> {
-        match self {
-            None => Some(None),
-            Some(None) => None,
-            Some(some) => Some(some),
-        }
-    }
+/// Of a part that may be absent or broken: nothing if it is broken.
+fn unbroken<T>(part: Option<Option<T>>) -> Result<Option<T>, Broken> {
+    part.map(|part| part.ok_or(Broken)).transpose()
 }
 
 fn refuse(policy: &Policy, context: &mut Context<'_>, field: &str, message: String, help: String) {
