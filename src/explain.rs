@@ -205,6 +205,13 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
                 reason: "no route serves this host name on this listener".to_owned(),
             }
         }
+        Verdict::Answered { status: status @ (401 | 403), reason }
+            if !explanation.authentication.is_empty() =>
+        {
+            let reason =
+                format!("{reason} (asked as a client of whom nothing is known; others may be allowed)");
+            Verdict::Answered { status, reason }
+        }
         Verdict::Answered { status: 422, reason } => {
             let served = chosen.and_then(|chosen| served(compiled, gateway.rules.get(chosen.rule)?));
             Verdict::Answered { status: 422, reason: reason + &served.unwrap_or_default() }

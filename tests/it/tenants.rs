@@ -1,17 +1,25 @@
 //! Who may use what, through a real Envoy: two routes of which one is protected, each way in.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::StatusCode;
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
 use ring::{digest, hmac};
+use rustls::pki_types::{PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::support::backend::{Backend, header};
 use crate::support::gateway::{Gateway, Setup};
 use crate::support::http::{get, post};
-use crate::support::{until, yaml};
+use crate::support::provider::{Provider, answer};
+use crate::support::{spawn, until, yaml};
 
 const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/anthropic/v1/messages";
@@ -186,6 +194,10 @@ async fn a_protected_gateway_asks_before_anything_is_read_and_shows_tenants_thei
 
 const KEY: &[u8] = b"a key that only this test's issuer has";
 
+fn jwks() -> Value {
+    json!({ "keys": [{ "kty": "oct", "kid": "1", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(KEY) }] })
+}
+
 fn token(claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT", "kid": "1" })), part(claims));
@@ -300,6 +312,193 @@ async fn a_policy_that_cannot_be_served_closes_what_it_is_for() {
     assert_eq!(status(&gateway, "paid", &[("authorization", &key)]).await, 401);
     assert_eq!(backend.counters().requests, 1);
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuers_keys_are_fetched() {
+    let backend = Backend::start(&[]).await;
+    let jwks = jwks().to_string();
+    let issuer = Provider::start(move |_| {
+        let answer = answer(200, &jwks);
+        async move { answer }
+    })
+    .await;
+    let policies = format!(
+        "
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {{name: tokens, namespace: default}}
+spec:
+  targetRefs: [{ON_ROUTE}]
+  jwt: {{optional: true, providers: [{{name: idp, issuer: idp, audiences: [aigw], remoteJWKS: {{uri: 'http://{}/jwks.json'}}}}]}}
+---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: TenantPolicy
+metadata: {{name: tenants, namespace: default}}
+spec:
+  targetRefs: [{ON_HTTP_ROUTE}]
+  access: [{{tenant: {{key: ann}}, models: ['*']}}]
+---
+",
+        issuer.addr
+    );
+    let Some(gateway) = gateway(&backend, &policies).await else { return };
+    let good = token(&json!({ "iss": "idp", "aud": "aigw", "sub": "ann" }));
+    // Envoy fetches them beside its start.
+    until("the keys are there", async || status(&gateway, "paid", &[("authorization", &good)]).await == 200)
+        .await;
+    assert!(!issuer.seen().is_empty());
+    let of_another = token(&json!({ "iss": "idp", "aud": "aigw", "sub": "bob" }));
+    assert_eq!(status(&gateway, "paid", &[("authorization", &of_another)]).await, 403);
+    // The token is optional, but the list names nobody without.
+    assert_eq!(status(&gateway, "paid", &[]).await, 401);
+    assert_eq!(status(&gateway, "paid", &[("authorization", "Bearer no-token")]).await, 401);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_attempt_knows_who_was_let_in_and_a_clients_key_reaches_no_backend() {
+    let (one, two) = (Backend::start(&["--status", "503"]).await, Backend::start(&[]).await);
+    let resources = yaml::gateway("1Mi")
+        + &yaml::backend("one", one.addr)
+        + &yaml::backend("two", two.addr)
+        + &yaml::api_key("one", "key-of-one")
+        + &yaml::api_key("two", "key-of-two")
+        + &yaml::shared_rule("{name: one}, {name: two, priority: 1}", "")
+        + &yaml::retries("{numRetries: 3, numAttemptsPerPriority: 1}", "")
+        + &keys(ON_HTTP_ROUTE.replace("protected", "test").as_str()).replace("[paid, free]", "[m]");
+    let Some(setup) = Setup::new().await else { return };
+    let gateway = setup.yaml(resources).start().await;
+    let acme = [("x-api-token", SECRETS[0])];
+    let answer = gateway.peer().send(post(CHAT, &acme, body("m"))).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(gateway.peer().send(post(CHAT, &[], body("m"))).await.status, 401);
+    for backend in [&one, &two] {
+        assert!(backend.counters().requests >= 1);
+        for seen in backend.all() {
+            let sent = format!("{seen:?}");
+            assert!(!sent.contains("x-ai-eg-auth-") && !sent.contains(SECRETS[0]), "{sent}");
+        }
+    }
+    told(&gateway, "tenant=acme/research/ci").await;
+    gateway.stop().await;
+}
+
+/// An HTTPS listener that checks certificates, and a policy that lets in one organisation.
+fn with_certificates(
+    backend: &Backend,
+    server: (&rcgen::Certificate, &KeyPair),
+    authority: &rcgen::Certificate,
+) -> String {
+    yaml::gateway("1Mi").replace(
+        "port: 80}]",
+        "port: 80}, {name: https, protocol: HTTPS, port: 443, tls: {certificateRefs: [{name: server}]}}]",
+    ) + &yaml::backend("one", backend.addr)
+        + &yaml::route(&[("m", "one")], "")
+        + &format!(
+            "
+apiVersion: v1
+kind: Secret
+metadata: {{name: server}}
+stringData: {{tls.crt: {:?}, tls.key: {:?}}}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {{name: authority}}
+data: {{ca.crt: {:?}}}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: ClientTrafficPolicy
+metadata: {{name: certificates, namespace: default}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: test, sectionName: https}}]
+  tls: {{clientValidation: {{optional: true, caCertificateRefs: [{{kind: ConfigMap, group: '', name: authority}}]}}}}
+---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: TenantPolicy
+metadata: {{name: tenants, namespace: default}}
+spec:
+  targetRefs: [{{group: gateway.networking.k8s.io, kind: Gateway, name: test, sectionName: https}}]
+  access: [{{tenant: {{organisation: acme}}, models: [m]}}]
+---
+",
+            server.0.pem(),
+            server.1.serialize_pem(),
+            authority.pem()
+        )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_prove_themselves_by_certificate() {
+    let Some(setup) = Setup::new().await else { return };
+    let backend = Backend::start(&[]).await;
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let key = KeyPair::generate().unwrap();
+    let authority = params.self_signed(&key).unwrap();
+    let issuer = Issuer::new(params, key);
+    let signed = |organisation: &str| {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["gateway.example".to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, organisation);
+        params.distinguished_name.push(DnType::CommonName, "ci");
+        (params.signed_by(&key, &issuer).unwrap(), key)
+    };
+    let (server, server_key) = signed("us");
+    let resources = with_certificates(&backend, (&server, &server_key), &authority);
+    let gateway = setup.yaml(resources).arg("--listen").arg("https=0").start().await;
+    let address = gateway.listener("https");
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.der().clone()).unwrap();
+    let ask = async |shown: Option<(rcgen::Certificate, KeyPair)>| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_root_certificates(roots.clone());
+        let config = match shown {
+            Some((certificate, key)) => config
+                .with_client_auth_cert(
+                    vec![certificate.der().clone()],
+                    PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+                )
+                .unwrap(),
+            None => config.with_no_client_auth(),
+        };
+        let name = ServerName::try_from("gateway.example").unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let stream = TlsConnector::from(Arc::new(config)).connect(name, socket).await.ok()?;
+        let connected = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+        let (mut sender, connection) = connected.ok()?;
+        spawn(connection);
+        let forged = [("x-ai-eg-auth-0", "O=acme"), ("x-forwarded-client-cert", "Subject=\"O=acme\"")];
+        let response = sender.send_request(post(CHAT, &forged, body("m"))).await.ok()?;
+        Some(response.status().as_u16())
+    };
+    assert_eq!(ask(Some(signed("acme"))).await, Some(200));
+    assert_eq!(ask(Some(signed("other"))).await, Some(403));
+    assert_eq!(ask(None).await, Some(401));
+    let stranger = KeyPair::generate().unwrap();
+    let own = CertificateParams::new(["acme".to_owned()]).unwrap().self_signed(&stranger).unwrap();
+    assert_eq!(ask(Some((own, stranger))).await, None);
+    assert_eq!(backend.counters().requests, 1);
+    told(&gateway, "tenant=acme/-/ci").await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_that_cannot_be_read_closes_its_namespace() {
+    let Some(setup) = Setup::new().await else { return };
+    let backend = Backend::start(&[]).await;
+    let resources = yaml::gateway("1Mi")
+        + &yaml::backend("one", backend.addr)
+        + &yaml::route(&[("free", "one")], "")
+        + &keys(ON_ROUTE).replace("apiKeyAuth:", "apiKeysAuth:");
+    let output = setup.yaml(resources).output().await;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{told}");
+    assert!(told.contains("a SecurityPolicy cannot be read: until it is mended"), "{told}");
+    assert!(told.contains("did you mean `apiKeyAuth`?") && told.contains("nothing to serve"), "{told}");
 }
 
 /// Waits for a line of the log: exchanges are told of after their end.
