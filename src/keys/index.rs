@@ -15,7 +15,41 @@ use super::{Grant, KeyId, NotAKey, Presented, Record, Standing, Timestamp};
 /// A change copies a shard: with 100,000 keys that is 400 pointers.
 const SHARDS: usize = 256;
 
-type Shard = HashMap<KeyId, Arc<Record>>;
+/// A part of all keys.
+#[derive(Debug, Clone, Default)]
+struct Shard {
+    places: HashMap<KeyId, usize>,
+    records: Vec<Arc<Record>>,
+}
+
+impl Shard {
+    /// The record of that id; else another one, so that the same memory is looked at, and that it is another one.
+    fn find(&self, id: &[u8], number: u64) -> (Option<&Arc<Record>>, bool) {
+        let place = self.places.get(id).copied();
+        // Below the length, whatever the width of usize.
+        let other = number.checked_rem(self.records.len() as u64).unwrap_or_default() as usize;
+        (self.records.get(place.unwrap_or(other)), place.is_some())
+    }
+
+    fn put(&mut self, record: Record) {
+        let (id, record) = (record.id, Arc::new(record));
+        match self.places.get(&id) {
+            Some(place) => self.records[*place] = record,
+            None => {
+                self.places.insert(id, self.records.len());
+                self.records.push(record);
+            }
+        }
+    }
+
+    fn take(&mut self, id: KeyId) {
+        let Some(place) = self.places.remove(&id) else { return };
+        self.records.swap_remove(place);
+        if let Some(moved) = self.records.get(place) {
+            self.places.insert(moved.id, place);
+        }
+    }
+}
 
 /// All keys of a store. Requests read it without waiting for anybody, while it is changed.
 ///
@@ -26,7 +60,7 @@ pub struct Index {
     /// When all that was in the store was here; nothing before the first time.
     confirmed: ArcSwapOption<Instant>,
     stale_after: Duration,
-    /// What a key is held to that is not there.
+    /// What a key is held to that is not there, where no other is.
     decoy: Arc<Record>,
 }
 
@@ -86,7 +120,8 @@ impl Index {
     /// The record of the key that was shown, if it is valid.
     ///
     /// A key that is not there, one with another secret, one that was taken back and one that has expired cost the same work:
-    /// one look, one hash, one comparison, and every reason looked at.
+    /// one look, one hash, one comparison, and every reason looked at. A key that is not there is held to the record of another,
+    /// so that memory is as cold as for one that is.
     pub fn verify(&self, text: &[u8], wall: SystemTime, monotonic: Instant) -> Result<Arc<Record>, Refusal> {
         let key = Presented::parse(text).map_err(Refusal::NotAKey)?;
         let confirmed = self.confirmed.load();
@@ -96,10 +131,11 @@ impl Index {
         if !fresh {
             return Err(Refusal::Unavailable);
         }
-        let shard = self.shard(key.id()).load();
-        let found = shard.get(key.id());
+        let number = self.hasher.hash_one(key.id());
+        let shard = self.shard(number).load();
+        let (found, is_known) = shard.find(key.id(), number / SHARDS as u64);
         let record = found.unwrap_or(&self.decoy);
-        let same = bool::from(record.hash.is_of(key.text())) & found.is_some();
+        let same = bool::from(record.hash.is_of(key.text())) & is_known;
         let standing = record.standing(wall);
         match (same, standing) {
             (true, Standing::Active | Standing::Retiring) => Ok(Arc::clone(record)),
@@ -111,7 +147,7 @@ impl Index {
 
     /// How many keys it has.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.load().len()).sum()
+        self.shards.iter().map(|shard| shard.load().records.len()).sum()
     }
 
     /// Whether it has none.
@@ -127,7 +163,7 @@ impl Index {
         }
         for (place, records) in parts {
             let mut shard = Shard::clone(&self.shards[place].load());
-            shard.extend(records.into_iter().map(|record| (record.id, Arc::new(record))));
+            records.into_iter().for_each(|record| shard.put(record));
             self.shards[place].store(Arc::new(shard));
         }
     }
@@ -135,9 +171,9 @@ impl Index {
     /// Takes keys out. For one writer at a time.
     pub fn remove(&self, ids: &[KeyId]) {
         for id in ids {
-            let shard = self.shard(id.as_str().as_bytes());
+            let shard = &self.shards[self.place(id.as_str().as_bytes())];
             let mut kept = Shard::clone(&shard.load());
-            kept.remove(id);
+            kept.take(*id);
             shard.store(Arc::new(kept));
         }
     }
@@ -146,7 +182,7 @@ impl Index {
     pub fn replace(&self, records: impl IntoIterator<Item = Record>) {
         let mut shards: Vec<Shard> = std::iter::repeat_with(Shard::default).take(SHARDS).collect();
         for record in records {
-            shards[self.place(record.id.as_str().as_bytes())].insert(record.id, Arc::new(record));
+            shards[self.place(record.id.as_str().as_bytes())].put(record);
         }
         for (shard, fresh) in self.shards.iter().zip(shards) {
             shard.store(Arc::new(fresh));
@@ -163,12 +199,12 @@ impl Index {
         self.confirmed.load().as_deref().copied()
     }
 
-    fn shard(&self, id: &[u8]) -> &ArcSwap<Shard> {
-        &self.shards[self.place(id)]
+    fn shard(&self, number: u64) -> &ArcSwap<Shard> {
+        // Below SHARDS, whatever the width of usize.
+        &self.shards[(number % SHARDS as u64) as usize]
     }
 
     fn place(&self, id: &[u8]) -> usize {
-        // Below SHARDS, whatever the width of usize.
         (self.hasher.hash_one(id) % SHARDS as u64) as usize
     }
 }

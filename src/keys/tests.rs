@@ -272,7 +272,7 @@ fn every_refusal_after_the_look_up_takes_the_same_steps() {
     let source = include_str!("index.rs");
     let (_, verify) = source.split_once("pub fn verify").unwrap();
     let (verify, _) = verify.split_once("\n    }\n").unwrap();
-    let (_, looked_up) = verify.split_once("self.shard(key.id())").unwrap();
+    let (_, looked_up) = verify.split_once("self.shard(number)").unwrap();
     let (steps, decision) = looked_up.split_once("match (same, standing)").unwrap();
     for branch in ["return", "?", "if ", "&&", "||", "match"] {
         assert!(!steps.contains(branch), "`{branch}` in {steps}");
@@ -281,6 +281,17 @@ fn every_refusal_after_the_look_up_takes_the_same_steps() {
         assert_eq!(steps.matches(step).count(), 1, "{step}");
     }
     assert!(!decision.contains("hash") && !decision.contains("load"), "{decision}");
+}
+
+#[test]
+fn keys_that_are_taken_out_take_no_others_with_them() {
+    let keys: Vec<_> = (0..2_000).map(key).collect();
+    let (index, start) = index(keys.iter().map(|(_, record)| record.clone()));
+    let ids: Vec<_> = keys.iter().step_by(3).map(|(key, _)| key.id).collect();
+    index.remove(&ids);
+    for (number, (key, _)) in keys.iter().enumerate() {
+        assert_eq!(index.verify(text(key), now(), start).is_ok(), number % 3 != 0, "{number}");
+    }
 }
 
 #[test]
@@ -328,15 +339,22 @@ proptest! {
     }
 
     #[test]
-    fn an_index_holds_what_was_last_said_of_each_key(changes in prop::collection::vec((0_u64..8, any::<bool>(), any::<bool>()), 0..40)) {
+    fn an_index_holds_what_was_last_said_of_each_key(
+        changes in prop::collection::vec((0_u64..8, any::<bool>(), 0..6), 0..60)
+    ) {
         let (index, start) = index([]);
         let mut model = BTreeMap::new();
-        for (seed, revoked, whole) in changes {
+        for (seed, revoked, how) in changes {
             let (_, mut record) = key(seed);
+            if how < 2 {
+                model.remove(&seed);
+                index.remove(&[record.id]);
+                continue;
+            }
             if revoked {
                 record.revoke(now());
             }
-            if whole {
+            if how == 2 {
                 model.clear();
                 index.replace([record]);
             } else {
