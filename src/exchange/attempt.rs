@@ -16,7 +16,7 @@ use super::handover::{Candidates, Taken};
 use super::identity::{Client, unauthenticated};
 use super::outgoing::{self, Expected, Manner, Original, Outgoing};
 use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, tell, wants_usage};
-use super::response::status;
+use super::response::{pass, status};
 use super::restore::{self, Former};
 use super::{
     ExchangeId, Handover, INTERNAL_ID_HEADER, Input, Now, ORIGINAL_PATH_HEADER, Phase, Settings, Step,
@@ -25,7 +25,7 @@ use super::{
 use crate::auth::{CLIENT_CREDENTIAL_HEADERS, CredentialMetadata};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
-use crate::mutation::{BodyChange, Change, LocalReply, Metadata, PhaseOverride, ResponsePhases};
+use crate::mutation::{BodyChange, Change, LocalReply, Metadata, PhaseOverride};
 use crate::runtime::{Rule, Scope, Served, Tenancy, Unproved};
 use crate::tenant::Tenant;
 use crate::translate::{self, Pair, Reader};
@@ -468,13 +468,6 @@ fn behind() -> (State, Step) {
         "this processor does not have the configuration that the request was routed by; try again shortly";
     let body = openai::error_body("ServiceUnavailable", 503, message);
     (State::Passing, Step::Reply(LocalReply::json(503, "no_configuration", body)))
-}
-
-fn pass() -> Step {
-    Step::Continue(Change {
-        phases: Some(PhaseOverride::Response(ResponsePhases::None)),
-        ..Change::default()
-    })
 }
 
 #[cfg(test)]

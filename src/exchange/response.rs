@@ -183,7 +183,7 @@ enum Answering {
 }
 
 /// The rest of an answer passes by.
-fn pass() -> Step {
+pub(super) fn pass() -> Step {
     Step::Continue(Change {
         phases: Some(PhaseOverride::Response(ResponsePhases::None)),
         ..Change::default()

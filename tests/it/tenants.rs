@@ -207,8 +207,7 @@ fn token(claims: &Value) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_have_to_be_good_in_every_respect() {
-    let jwks =
-        json!({ "keys": [{ "kty": "oct", "kid": "1", "alg": "HS256", "k": URL_SAFE_NO_PAD.encode(KEY) }] });
+    let jwks = jwks();
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     for target in [ON_ROUTE, ON_GATEWAY] {
         let backend = Backend::start(&[]).await;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::{Exchange, ROUTING_HEADER, Settlement};
 use super::*;
-use crate::mutation::MetadataValue;
+use crate::mutation::{MetadataValue, ResponsePhases};
 use crate::runtime::Runtime;
 
 const AUTHORITY: &str = "http.gw.default";
