@@ -23,6 +23,7 @@ pub mod cost;
 pub mod endpoint;
 pub mod keys;
 pub mod mutation;
+pub mod quota;
 pub mod redaction;
 pub mod routing;
 pub mod tenant;

@@ -1,0 +1,22 @@
+//! L1. Quotas: what an exchange may spend, decided without I/O.
+//!
+//! ```text
+//! limits ─► Ask (claims on buckets) ─► a store: one atomic step ─► Verdict ─► the request goes on, or a 429
+//!                                                                     └► at the end, of any kind: Settle, once
+//! ```
+//!
+//! A request claims its *bound* (the most it may cost) from every bucket that a limit names for it. The store holds the bound
+//! until the exchange is settled with what it did cost. So what is spent and what is held never exceed a limit together.
+//!
+//! All times are milliseconds since the Unix epoch by the store's clock; all amounts are integers of the limit's own unit (tokens,
+//! requests, millionths of the currency).
+
+mod claim;
+
+pub use self::claim::{
+    Ask, Bound, BucketKey, Claim, Grant, Group, Mode, OnExpiry, OutputCap, PerOutput, Reading, Refusal,
+    ReservationId, Settle, Settled, Verdict, Window,
+};
+
+/// The largest amount there is, 2^53 - 1: exact in every number that a store computes with.
+pub const MAX_AMOUNT: u64 = crate::usage::MAX_COUNT;
