@@ -5,6 +5,7 @@
 //! fields are refused. Secrets are held in [`secrecy::SecretString`], which does not print.
 
 mod auth;
+mod quota;
 mod redacted;
 mod tenancy;
 
@@ -15,6 +16,11 @@ use serde::{Deserialize, Serialize};
 pub use self::auth::{
     ApiKeyAuth, Auth, AwsAuth, AwsRole, AzureApplication, AzureAuth, CredentialOverride, GcpAuth,
     GcpFederation, Issuer,
+};
+pub use self::quota::{
+    CalendarUnit, Compare, DimensionKind, EstimateMethod, ModelOutput, ModelPrice, OnError, OnLeaseExpiry,
+    OnStoreFailure, Quota, QuotaDimension, QuotaLimit, QuotaMetric, QuotaMode, QuotaSource, QuotaTarget,
+    QuotaTargetKind, QuotaTenant, QuotaTest, QuotaWindow, WindowKind,
 };
 pub use self::tenancy::{Access, Parts, Proof, ProofKind, Tenancy};
 pub use crate::wire::ApiSchemaName;
@@ -42,6 +48,8 @@ pub struct Config {
     pub unscoped_models: Vec<Model>,
     /// The gateways whose requests are routed *directly*: rule, credential and body in one reply.
     pub gateways: Vec<Gateway>,
+    /// How much requests may use.
+    pub quotas: Vec<Quota>,
 }
 
 /// What a cost is computed from. Names are those of `llmRequestCosts[].type`.

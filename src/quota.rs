@@ -12,11 +12,21 @@
 //! requests, millionths of the currency).
 
 mod claim;
+mod limit;
+mod metric;
+mod quotas;
+mod scope;
+mod window;
 
 pub use self::claim::{
     Ask, Bound, BucketKey, Claim, Grant, Group, Mode, OnExpiry, OutputCap, PerOutput, Reading, Refusal,
     ReservationId, Settle, Settled, Verdict, Window,
 };
+pub use self::limit::{DEFAULT_OUTPUT, End, EstimateBy, Limit, OnAway, OnError, Terms, Used};
+pub use self::metric::{Class, Counted, MAX_PRICE, Metric, Price, Prices};
+pub use self::quotas::{Estimate, LEASE, Prepared, Quotas, Selected, Stage};
+pub use self::scope::{Dimension, Facts, Selector, Target, Tenants, Test, What};
+pub use self::window::{MAX_LENGTH, MIN_LENGTH, Unit, UnknownZone, WindowRule, Zone};
 
 /// The largest amount there is, 2^53 - 1: exact in every number that a store computes with.
 pub const MAX_AMOUNT: u64 = crate::usage::MAX_COUNT;

@@ -5,6 +5,7 @@ mod classic;
 mod costs;
 mod credential;
 mod models;
+mod quota;
 mod rule;
 mod tenancy;
 
@@ -22,6 +23,7 @@ pub use self::rule::{Rule, Served, Target};
 pub use self::tenancy::{Proofs, Proved, Tenancy, Unproved};
 use crate::auth::Cell;
 use crate::config::{self, Config, HeaderMatchType};
+use crate::quota::Quotas;
 use crate::routing::{Condition, Entry, RegexError, Router};
 use crate::tenant::Tenant;
 
@@ -31,6 +33,7 @@ pub struct Runtime {
     gateways: HashMap<String, Arc<Gateway>>,
     /// Of a document without gateways.
     classic: Option<Arc<Classic>>,
+    quotas: Arc<Quotas>,
     /// What has to be kept filled, with the service that uses it.
     cells: Vec<(Arc<str>, Arc<Cell>)>,
     /// Kept to be shown.
@@ -61,6 +64,16 @@ pub enum Scope {
     Classic(Arc<Classic>),
 }
 
+impl Scope {
+    /// How much its requests may use.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        match self {
+            Self::Gateway(gateway) => &gateway.quotas,
+            Self::Classic(classic) => &classic.quotas,
+        }
+    }
+}
+
 /// What one gateway serves.
 #[derive(Debug)]
 pub struct Gateway {
@@ -72,6 +85,8 @@ pub struct Gateway {
     pub proofs: Proofs,
     /// Who its clients are, where no rule says otherwise.
     pub tenancy: Arc<Tenancy>,
+    /// How much its requests may use, those of other gateways too.
+    pub quotas: Arc<Quotas>,
     router: Router,
     /// A rule that cannot be served is kept as nothing: its requests must not fall through to another rule.
     rules: Vec<Option<Arc<Rule>>>,
@@ -99,10 +114,11 @@ impl Runtime {
             }
         }
         let costs = Costs::new(&config, &mut problems);
+        let quotas = Arc::new(quota::compile(&config.quotas, &mut problems));
         let mut gateways = HashMap::new();
         for (index, gateway) in config.gateways.iter().enumerate() {
             let at = format!("gateways[{index}]");
-            let compiled = Gateway::new(gateway, &at, &backends, &costs, &mut problems);
+            let compiled = Gateway::new(gateway, &at, &backends, &costs, &quotas, &mut problems);
             if gateways.insert(gateway.authority.clone(), Arc::new(compiled)).is_some() {
                 let message =
                     format!("the authority {:?} is used twice; the later one counts", gateway.authority);
@@ -113,8 +129,9 @@ impl Runtime {
             Some((backend.service().into(), Arc::clone(backend.credential.as_ref()?.cell()?)))
         });
         let cells = cells.collect();
-        let classic = config.gateways.is_empty().then(|| Arc::new(Classic::new(&config, backends, costs)));
-        (Self { gateways, classic, cells, config }, problems)
+        let classic =
+            config.gateways.is_empty().then(|| Arc::new(Classic::new(&config, backends, costs, &quotas)));
+        (Self { gateways, classic, quotas, cells, config }, problems)
     }
 
     /// Whether a request that began with this runtime has not been sent on yet, or may be once more. The caller's own reference
@@ -136,6 +153,11 @@ impl Runtime {
             Some(classic) => Some(Scope::Classic(Arc::clone(classic))),
             None => self.gateway(authority).map(Scope::Gateway),
         }
+    }
+
+    /// How much requests may use.
+    pub fn quotas(&self) -> &Arc<Quotas> {
+        &self.quotas
     }
 
     /// The credentials that have to be fetched and renewed, each with the `namespace/name` of the service it is for.
@@ -166,6 +188,7 @@ impl Gateway {
         at: &str,
         backends: &HashMap<String, Arc<Backend>>,
         costs: &Costs,
+        quotas: &Arc<Quotas>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let rule = |(index, rule)| {
@@ -194,7 +217,8 @@ impl Gateway {
         let tenancy = tenancy.map_or_else(Tenancy::unsaid, |written| Tenancy::new(written, at, problems));
         let tenancy = Arc::new(tenancy);
         let proofs = Proofs::new(&gateway.proofs);
-        Self { name: gateway.name.as_str().into(), models, proofs, tenancy, router, rules, by_key }
+        let (name, quotas) = (gateway.name.as_str().into(), Arc::clone(quotas));
+        Self { name, models, proofs, tenancy, quotas, router, rules, by_key }
     }
 
     /// What counts for the requests of a rule.

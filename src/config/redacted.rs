@@ -26,6 +26,7 @@ impl Config {
             models_by_host,
             unscoped_models,
             gateways,
+            quotas,
         } = self;
         json!({
             "version": version,
@@ -37,6 +38,7 @@ impl Config {
             "modelsByHost": models_by_host,
             "unscopedModels": unscoped_models,
             "gateways": gateways,
+            "quotas": quotas,
         })
     }
 }

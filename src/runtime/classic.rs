@@ -6,26 +6,34 @@ use std::sync::Arc;
 use super::costs::Costs;
 use super::{Backend, ModelLists, Served};
 use crate::config::{Config, Models};
+use crate::quota::Quotas;
 
 /// What such a document serves: backends by name. Which of them gets a request is Envoy's business.
 #[derive(Debug)]
 pub struct Classic {
     /// The bodies of its models lists.
     pub models: ModelLists,
+    /// How much its requests may use.
+    pub quotas: Arc<Quotas>,
     backends: HashMap<String, Arc<Backend>>,
     costs: Costs,
     has_costs: bool,
 }
 
 impl Classic {
-    pub(super) fn new(config: &Config, backends: HashMap<String, Arc<Backend>>, costs: Costs) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        backends: HashMap<String, Arc<Backend>>,
+        costs: Costs,
+        quotas: &Arc<Quotas>,
+    ) -> Self {
         let models = Models {
             all: config.models.clone(),
             by_host: config.models_by_host.clone(),
             unscoped: config.unscoped_models.clone(),
         };
         let has_costs = !(config.global_llm_request_costs.is_empty() && config.llm_request_costs.is_empty());
-        Self { models: ModelLists::new(&models), backends, costs, has_costs }
+        Self { models: ModelLists::new(&models), quotas: Arc::clone(quotas), backends, costs, has_costs }
     }
 
     /// The other backends of the rule a backend belongs to, by their names: `…/route/<route>/rule/<i>/ref/<j>`.

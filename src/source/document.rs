@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::runtime::{Problem, Runtime};
 
 /// Structs of our own part of the document, in which a misspelt name is a mistake.
-const EXACT: &[&str] = &["Gateway"];
+const EXACT: &[&str] = &["Gateway", "Quota"];
 
 /// A configuration that can be served.
 #[derive(Debug)]
