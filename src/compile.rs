@@ -28,6 +28,7 @@ mod mutations;
 mod overlap;
 mod plan;
 mod policies;
+mod quota;
 mod routes;
 mod rules;
 mod security;
@@ -220,13 +221,14 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let routes = routes::attach(snapshot, &targets, &mut services, &mut diagnostics);
     let policies = BackendPolicies::new(snapshot, &mut diagnostics);
     let security = Security::new(snapshot, options, &mut diagnostics);
+    let quotas = quota::compile(snapshot, &mut diagnostics);
     let digest = digest::Digest::new(&options.secret.0);
     let (mut overlaps, mut clusters) = (Overlaps::default(), routes::Clusters::default());
     let listeners: Vec<ListenerPlan> = targets
         .iter()
         .enumerate()
         .map(|(index, target)| {
-            let policies = routes::Policies { traffic: &policies, security: &security };
+            let policies = routes::Policies { traffic: &policies, security: &security, quotas: &quotas };
             routes::plan(index, target, &routes, &policies, &digest, &mut overlaps, &mut clusters)
         })
         .collect();
@@ -238,6 +240,7 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
         Config { llm_request_costs: costs::of_routes(&routes, &mut diagnostics), ..Config::default() };
     gateway_config::add_costs(&targets, &routes, &mut config, &mut diagnostics);
     config.backends = rules::backends(&routes);
+    config.quotas = quotas;
     config.gateways = plan.listeners.iter().map(ListenerPlan::gateway_config).collect();
     Compiled {
         envoy: EnvoyConfig::write(&plan, options),

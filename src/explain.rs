@@ -3,6 +3,7 @@
 //! The request is put through an [`Exchange`], whose step is what is reported; the matches are tried one by one besides,
 //! in their order and with their own conditions, to say why each that comes first is passed over.
 
+mod limits;
 mod question;
 mod text;
 
@@ -50,11 +51,30 @@ pub struct Explanation {
     /// What the client has to prove, each of them. The rest is told as if it had.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub authentication: Vec<String>,
+    /// The limits it falls under, or would as a request of some clients.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub limits: Vec<FallsUnder>,
     /// All matches of that host name, in the order in which they are tried.
     pub matches: Vec<Trial>,
     /// What comes of it.
     #[serde(flatten)]
     pub result: Verdict,
+}
+
+/// A limit that a request falls under.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FallsUnder {
+    /// What clients are told it is called: `policy/limit`.
+    pub name: String,
+    /// How much there is, such as "100000 tokens in 1m for each key".
+    pub allows: String,
+    /// `namespace/name` of the AIServiceBackend, if only attempts at it fall under it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Whose requests fall under it, if not everybody's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<String>,
 }
 
 /// One match and what became of it.
@@ -173,6 +193,7 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
         listener: None,
         hostname: None,
         authentication: Vec::new(),
+        limits: Vec::new(),
         matches: Vec::new(),
         result: Verdict::Unanswerable { reason: String::new() },
     };
@@ -197,6 +218,10 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
     let of_rule = chosen.and_then(|chosen| gateway.rules.get(chosen.rule)).map(|rule| &rule.proofs);
     explanation.authentication =
         gateway.proofs.iter().chain(of_rule.into_iter().flatten()).map(authentication).collect();
+    explanation.limits = chosen
+        .and_then(|chosen| gateway.rules.get(chosen.rule))
+        .map(|rule| limits::of(compiled, runtime, gateway, rule, question, &headers))
+        .unwrap_or_default();
     let headers = proving(headers, &gateway.proofs);
     explanation.result = match verdict(runtime, gateway, listener, question, headers) {
         Verdict::Answered { status: 404, .. } if question.is_routed() && host.is_none() => {

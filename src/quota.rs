@@ -12,6 +12,7 @@
 //! requests, millionths of the currency).
 
 mod claim;
+mod describe;
 mod limit;
 mod metric;
 mod quotas;

@@ -14,6 +14,7 @@ pub mod core;
 pub mod envoy_gateway;
 pub mod gateway_api;
 pub mod load;
+pub mod quota_policy;
 mod read;
 mod rules;
 mod schema;
@@ -25,6 +26,7 @@ mod tests;
 pub mod traffic;
 mod tree;
 pub mod types;
+pub mod usage_limit;
 mod variables;
 mod walk;
 

@@ -279,6 +279,7 @@ impl Clusters {
 pub(super) struct Policies<'a> {
     pub(super) traffic: &'a BackendPolicies<'a>,
     pub(super) security: &'a Security<'a>,
+    pub(super) quotas: &'a [config::Quota],
 }
 
 impl Policies<'_> {
@@ -356,7 +357,10 @@ pub(super) fn plan(
             let place = format!("{}/{rule_index}", route.name);
             // A rule that is not served has nobody to ask for.
             let asked = asked.filter(|_| !compiled.backends.is_empty());
-            let per_attempt = asked.is_some();
+            let names: Vec<&str> = compiled.backends.iter().map(|backend| backend.name.as_str()).collect();
+            let gateway = format!("{}/{}", target.gateway.namespace(), target.gateway.name());
+            let per_attempt =
+                asked.is_some() || super::quota::tells_apart(policies.quotas, &gateway, &route.name, &names);
             let treated = compiled.treated(&place, &target.authority, &traffic, per_attempt);
             rules.push(RulePlan {
                 route: route.name.clone(),
@@ -368,7 +372,7 @@ pub(super) fn plan(
                     &route.name,
                     rule_index,
                     &treated.reached,
-                    asked.as_ref().map(super::envoy::asked).as_ref(),
+                    (asked.as_ref().map(super::envoy::asked).as_ref(), per_attempt),
                 ),
                 attempts: compiled.attempts(per_attempt),
                 asked,

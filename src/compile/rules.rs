@@ -344,7 +344,8 @@ impl CompiledRule {
         per_attempt || (another && self.backends.len() > 1)
     }
 
-    /// The value Envoy's routes demand for this rule on one listener, where the backends are these clusters.
+    /// The value Envoy's routes demand for this rule on one listener, where the backends are these clusters. `asked` is what is
+    /// asked for it, and whether it is served per attempt whatever its backends.
     pub(super) fn routing_key(
         &self,
         digest: &Digest,
@@ -352,7 +353,7 @@ impl CompiledRule {
         route: &str,
         index: usize,
         clusters: &[ClusterPlan],
-        asked: Option<&Value>,
+        (asked, per_attempt): (Option<&Value>, bool),
     ) -> String {
         let mut public = json!({
             "authority": authority,
@@ -360,7 +361,7 @@ impl CompiledRule {
             "rule": index,
             "name": self.name,
             "served": !self.backends.is_empty(),
-            "perAttempt": self.per_attempt,
+            "perAttempt": self.per_attempt || per_attempt,
             "backends": self
                 .backends
                 .iter()

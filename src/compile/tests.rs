@@ -7,6 +7,7 @@ mod https;
 mod overlaps;
 mod policies;
 mod properties;
+mod quota;
 mod refusals;
 mod routing;
 mod unserved;

@@ -123,6 +123,9 @@ pub struct QuotaLimit {
     /// The model the backend is asked for, in the same way.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sent_models: Vec<String>,
+    /// The model the backend is asked for, as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only_sent_model: Option<String>,
     /// Models the backend is asked for and that the limit is not for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub except_sent_models: Vec<String>,

@@ -103,7 +103,11 @@ stringData: {apiKey: the-live-key}
 ";
 
 fn configuration() -> (Compiled, Arc<Runtime>) {
-    let (snapshot, findings) = Snapshot::parse(RESOURCES);
+    configured(RESOURCES)
+}
+
+fn configured(resources: &str) -> (Compiled, Arc<Runtime>) {
+    let (snapshot, findings) = Snapshot::parse(resources);
     assert!(findings.is_empty(), "{findings:#?}");
     let options = CompileOptions {
         secret: RoutingSecret([7; 32]),
@@ -206,4 +210,40 @@ proptest! {
             Route::Broken | Route::None => prop_assert!(told.is_none(), "{told:?}"),
         }
     }
+}
+
+#[test]
+fn limits_are_told_with_whom_and_what_they_are_for() {
+    let limits = "
+---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: UsageLimit
+metadata: {name: tenants}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw}]
+  limits:
+  - {name: tpm, type: TotalToken, amount: 100k, window: {every: 1m}, per: [Key]}
+  - {name: acme, type: Request, amount: 5, window: {calendar: Day}, match: {tenants: [{organisation: acme}]}}
+  - {name: gold, type: Request, amount: 5, window: {every: 1s}, match: {headers: [{name: x-tier, value: gold}]}}
+---
+apiVersion: aigateway.envoyproxy.io/v1alpha1
+kind: QuotaPolicy
+metadata: {name: quota}
+spec:
+  targetRefs: [{group: aigateway.envoyproxy.io, kind: AIServiceBackend, name: one}]
+  perModelQuotas: [{modelName: gpt-4, quota: {defaultBucket: {limit: 7, duration: 1h}}}]
+";
+    let (compiled, runtime) = configured(&(RESOURCES.to_owned() + limits));
+    let explanation = explain(&compiled, &runtime, &"model=gpt-4".parse().expect("a request"));
+    let text = explanation.render(false);
+    let told: Vec<&str> = text.lines().filter(|line| line.starts_with("  limit ")).map(str::trim).collect();
+    assert_eq!(
+        told,
+        [
+            "limit       tenants/tpm: 100000 tokens in 1m for each key",
+            "limit       tenants/acme: 5 requests in a calendar day (UTC), of organisation acme",
+            "limit       quota/gpt-4/default: 7 tokens in 1h, room in one of its group is enough at default/one",
+        ]
+    );
+    assert_eq!(explanation.limits[1].clients.as_deref(), Some("organisation acme"));
 }

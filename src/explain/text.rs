@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{BackendChoice, Explanation, Outcome, ProviderRequest, Trial, Verdict};
+use super::{BackendChoice, Explanation, FallsUnder, Outcome, ProviderRequest, Trial, Verdict};
 
 /// How many matches that fail are shown one by one.
 const SHOWN: usize = 20;
@@ -30,6 +30,11 @@ impl Explanation {
         }
         for proof in &self.authentication {
             line("proves", proof);
+        }
+        for FallsUnder { name, allows, backend, clients } in &self.limits {
+            let backend = backend.as_ref().map(|backend| format!(" at {backend}")).unwrap_or_default();
+            let clients = clients.as_ref().map(|clients| format!(", of {clients}")).unwrap_or_default();
+            line("limit", &format!("{name}: {allows}{backend}{clients}"));
         }
         let answer = match &self.result {
             Verdict::Forwarded { backends, provider_request, .. } => {

@@ -1,7 +1,7 @@
 //! From which addresses a key may be used.
 
 // Addresses are data; `std::net` is where sockets are.
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::fmt;
 use std::str::FromStr;
 
@@ -24,6 +24,29 @@ pub struct Network {
 pub struct InvalidNetwork(String);
 
 impl Network {
+    /// The network that a text names, also where what is after the prefix is not zero: `10.1.2.3/16` is `10.1.0.0/16`.
+    ///
+    /// # Errors
+    /// When the text is no address and prefix.
+    pub fn around(text: &str) -> Result<Self, InvalidNetwork> {
+        let (address, length) = parts(text)?;
+        let bits = masked(address, length);
+        let address = match address {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from_bits(u32::try_from(bits >> 96).unwrap_or(u32::MAX))),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+        };
+        Ok(Self::canonical(address, length))
+    }
+
+    fn canonical(address: IpAddr, length: u8) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(v4) if address.is_ipv6() && length >= 96 => {
+                Self { address: v4.into(), length: length - 96 }
+            }
+            _ => Self { address, length },
+        }
+    }
+
     /// Whether the address is one of it.
     pub fn contains(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -48,30 +71,37 @@ impl FromStr for Network {
     type Err = InvalidNetwork;
 
     fn from_str(text: &str) -> Result<Self, InvalidNetwork> {
-        let invalid = || InvalidNetwork(text.chars().take(64).collect());
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().map_err(|_| invalid())?;
-        let all = if address.is_ipv4() { 32 } else { 128 };
-        let length = match length {
-            None => all,
-            // No sign, no leading zeros.
-            Some(length) if length == "0" || !length.starts_with(['0', '+']) => {
-                length.parse().ok().filter(|length| *length <= all).ok_or_else(invalid)?
-            }
-            Some(_) => return Err(invalid()),
-        };
+        let (address, length) = parts(text)?;
         if masked(address, length) != bits(address) {
-            return Err(invalid());
+            return Err(InvalidNetwork::of(text));
         }
-        match address.to_canonical() {
-            IpAddr::V4(v4) if address.is_ipv6() && length >= 96 => {
-                Ok(Self { address: v4.into(), length: length - 96 })
-            }
-            _ => Ok(Self { address, length }),
+        Ok(Self::canonical(address, length))
+    }
+}
+
+/// The address, and how long the prefix is.
+fn parts(text: &str) -> Result<(IpAddr, u8), InvalidNetwork> {
+    let invalid = || InvalidNetwork::of(text);
+    let (address, length) = match text.split_once('/') {
+        Some((address, length)) => (address, Some(length)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| invalid())?;
+    let all = if address.is_ipv4() { 32 } else { 128 };
+    let length = match length {
+        None => all,
+        // No sign, no leading zeros.
+        Some(length) if length == "0" || !length.starts_with(['0', '+']) => {
+            length.parse().ok().filter(|length| *length <= all).ok_or_else(invalid)?
         }
+        Some(_) => return Err(invalid()),
+    };
+    Ok((address, length))
+}
+
+impl InvalidNetwork {
+    fn of(text: &str) -> Self {
+        Self(text.chars().take(64).collect())
     }
 }
 

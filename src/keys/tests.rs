@@ -384,3 +384,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_network_around_an_address_is_that_of_its_prefix() {
+    for (text, network) in [
+        ("10.1.2.3/8", "10.0.0.0/8"),
+        ("10.1.2.3", "10.1.2.3/32"),
+        ("10.1.2.3/0", "0.0.0.0/0"),
+        ("2001:db8::1/32", "2001:db8::/32"),
+        ("::1/0", "::/0"),
+        ("::ffff:10.1.2.3/104", "10.0.0.0/8"),
+    ] {
+        assert_eq!(Network::around(text).unwrap(), network.parse().unwrap(), "{text}");
+    }
+    assert!(Network::around("10.0.0.0/33").is_err() && Network::around("home").is_err());
+}

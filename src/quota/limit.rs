@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use ring::digest::{SHA256, digest};
+
 use super::metric::{Asked, AtMost};
 use super::{
     BucketKey, Claim, Counted, Dimension, Facts, Metric, Mode, OnExpiry, Selector, WindowRule, scope,
@@ -185,11 +187,17 @@ impl Limit {
     }
 
     /// The id of a limit of that name that counts so: limits that count differently never share a bucket, one whose amount is
-    /// edited keeps its own.
+    /// edited keeps its own. What cannot stand in an id is replaced, and told apart by a digest.
     #[must_use]
     pub fn id_of(name: &str, metric: &Metric, window: &WindowRule) -> Arc<str> {
         let safe = |letter: char| letter.is_ascii_alphanumeric() || "./-_:".contains(letter);
-        let name: String = name.chars().map(|letter| if safe(letter) { letter } else { '_' }).collect();
-        format!("{name}:{}:{}", metric.tag(), window.tag()).into()
+        let mut id: String = name.chars().map(|letter| if safe(letter) { letter } else { '_' }).collect();
+        if id != name {
+            let digest = digest(&SHA256, name.as_bytes());
+            let digest = digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}"));
+            id.push('-');
+            id.extend(digest);
+        }
+        format!("{id}:{}:{}", metric.tag(), window.tag()).into()
     }
 }

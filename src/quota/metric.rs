@@ -166,6 +166,20 @@ impl Metric {
         }
     }
 
+    /// What kind of tokens it counts, with a space behind it.
+    pub(super) fn words(&self) -> &'static str {
+        match self {
+            Self::Tokens(Class::Input) => "prompt ",
+            Self::Tokens(Class::CachedInput) => "cached prompt ",
+            Self::Tokens(Class::CacheCreationInput) => "cache creation ",
+            Self::Tokens(Class::Output) => "answer ",
+            Self::Tokens(Class::Reasoning) => "reasoning ",
+            Self::Tokens(Class::Total) | Self::Cel(_) | Self::Requests | Self::Money(_) | Self::InFlight => {
+                ""
+            }
+        }
+    }
+
     /// What its amounts are.
     pub(super) fn counted(&self) -> Counted {
         match self {

@@ -99,24 +99,34 @@ impl Quotas {
         if self.is_empty() {
             return None;
         }
+        let limits: Vec<_> =
+            self.due(stage, facts).filter(|limit| limit.selector.selects(facts)).cloned().collect();
+        (!limits.is_empty()).then_some(Selected(limits))
+    }
+
+    /// Those that a request would fall under at this stage if its client were one they are for.
+    pub fn candidates(&self, stage: Stage, facts: &Facts<'_>) -> impl Iterator<Item = &Arc<Limit>> {
+        self.due(stage, facts).filter(move |limit| limit.selector.may_select(facts))
+    }
+
+    /// Those that are attached to what a request goes through or to, in their order.
+    fn due(&self, stage: Stage, facts: &Facts<'_>) -> impl Iterator<Item = &Arc<Limit>> {
         let targets = [
             facts.gateway.map(|name| Target::Gateway(name.into())),
             facts.route.map(|name| Target::Route(name.into())),
             facts.service().map(|name| Target::Backend(name.into())),
+            facts.backend.map(|name| Target::Backend(name.into())),
         ];
         let attached = targets.iter().flatten().filter_map(|target| self.attached.get(target)).flatten();
         let mut places: Vec<usize> = self.loose.iter().chain(attached).copied().collect();
         places.sort_unstable();
         places.dedup();
-        let due = |limit: &&Arc<Limit>| match stage {
+        let due = move |limit: &&Arc<Limit>| match stage {
             Stage::Whole => true,
             Stage::Router => !limit.depends_on_backend(),
             Stage::Attempt => limit.depends_on_backend(),
         };
-        let limits = places.into_iter().filter_map(|place| self.all.get(place));
-        let limits = limits.filter(due).filter(|limit| limit.selector.selects(facts));
-        let limits: Vec<_> = limits.cloned().collect();
-        (!limits.is_empty()).then_some(Selected(limits))
+        places.into_iter().filter_map(|place| self.all.get(place)).filter(due)
     }
 
     /// [`Quotas::select`] and [`Selected::prepare`] in one.

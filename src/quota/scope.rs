@@ -23,7 +23,8 @@ pub struct Facts<'a> {
     pub gateway: Option<&'a str>,
     /// `namespace/name` of the AIGatewayRoute.
     pub route: Option<&'a str>,
-    /// The backend, once it is known: its full name, or `namespace/name` of the AIServiceBackend.
+    /// The backend, once it is known: its full name. (`namespace/name` of the AIServiceBackend will do where every route refers to
+    /// backends of its own namespace.)
     pub backend: Option<&'a str>,
     /// The model the client asks for.
     pub asked_model: &'a str,
@@ -103,7 +104,7 @@ pub enum Target {
     Gateway(Arc<str>),
     /// `namespace/name` of an AIGatewayRoute.
     Route(Arc<str>),
-    /// `namespace/name` of an AIServiceBackend.
+    /// `namespace/name` of an AIServiceBackend, or the full name of a backend.
     Backend(Arc<str>),
 }
 
@@ -213,6 +214,8 @@ pub struct Selector {
     pub asked_models: Vec<String>,
     /// As [`Selector::asked_models`], of the model that the backend is asked for.
     pub sent_models: Vec<String>,
+    /// The model that the backend is asked for, as it is.
+    pub only_sent_model: Option<String>,
     /// Models that the backend is asked for and that the limit is not for; as they are.
     pub except_sent_models: Vec<String>,
     /// All of them have to pass.
@@ -224,15 +227,31 @@ impl Selector {
     pub(super) fn depends_on_backend(&self) -> bool {
         self.targets.iter().any(|target| matches!(target, Target::Backend(_)))
             || !self.sent_models.is_empty()
+            || self.only_sent_model.is_some()
             || !self.except_sent_models.is_empty()
     }
 
+    /// Whether it is for a request if the client is one it is for.
+    #[must_use]
+    pub fn may_select(&self, facts: &Facts<'_>) -> bool {
+        Self { tenants: Vec::new(), key_quota: None, ..self.clone() }.selects(facts)
+    }
+
     pub(super) fn selects(&self, facts: &Facts<'_>) -> bool {
-        let Self { targets, tenants, key_quota, asked_models, sent_models, except_sent_models, tests } = self;
+        let Self {
+            targets,
+            tenants,
+            key_quota,
+            asked_models,
+            sent_models,
+            only_sent_model,
+            except_sent_models,
+            tests,
+        } = self;
         let target = |target: &Target| match target {
             Target::Gateway(name) => facts.gateway == Some(name),
             Target::Route(name) => facts.route == Some(name),
-            Target::Backend(name) => facts.service() == Some(name),
+            Target::Backend(name) => facts.service() == Some(name) || facts.backend == Some(name),
         };
         let sent = facts.sent_model.unwrap_or(facts.asked_model);
         (targets.is_empty() || targets.iter().any(target))
@@ -240,6 +259,7 @@ impl Selector {
             && key_quota.as_deref().is_none_or(|name| facts.key_quota == Some(name))
             && (asked_models.is_empty() || asked_models.iter().any(|glob| allows(glob, facts.asked_model)))
             && (sent_models.is_empty() || sent_models.iter().any(|glob| allows(glob, sent)))
+            && only_sent_model.as_deref().is_none_or(|model| model == sent)
             && !except_sent_models.iter().any(|model| model == sent)
             && tests.iter().all(|test| test.passes(facts))
     }

@@ -25,7 +25,7 @@ const MAX_LINE: usize = 4096;
 
 /// Kinds that are known but have no meaning here yet, by API group.
 const NOT_SERVED: &[(&str, &[&str])] = &[
-    ("aigateway.envoyproxy.io", &["MCPRoute", "QuotaPolicy"]),
+    ("aigateway.envoyproxy.io", &["MCPRoute"]),
     ("gateway.envoyproxy.io", &["EnvoyExtensionPolicy", "EnvoyPatchPolicy", "HTTPRouteFilter"]),
     (
         "gateway.networking.k8s.io",

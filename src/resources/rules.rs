@@ -15,12 +15,14 @@ use super::{
     gateway_api::{
         BackendTLSPolicy, FromNamespaces, Gateway, GatewayClass, ReferenceGrant, SubjectAltNameType,
     },
+    quota_policy::QuotaPolicy,
     security::{BackendSecurityPolicy, BackendSecurityPolicyType as Credential},
     security_policy::{SecurityPolicy, TenantPolicy},
     traffic::{
         ActiveHealthCheckType, BackendTrafficPolicy, ConsistentHashType, HTTP2Settings, LoadBalancerType,
     },
     types::PolicyTargetReference,
+    usage_limit::UsageLimit,
 };
 use crate::config::CostType;
 
@@ -382,6 +384,18 @@ impl Rules for SecurityPolicy {
 impl Rules for TenantPolicy {
     fn check(&self, report: Report<'_>) {
         super::security_policy::check_tenants(&self.spec, report);
+    }
+}
+
+impl Rules for QuotaPolicy {
+    fn check(&self, report: Report<'_>) {
+        super::quota_policy::check(&self.spec, report);
+    }
+}
+
+impl Rules for UsageLimit {
+    fn check(&self, report: Report<'_>) {
+        super::usage_limit::check(&self.spec, report);
     }
 }
 

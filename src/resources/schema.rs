@@ -44,6 +44,7 @@ pub(super) enum Format {
     Plain,
     Base64,
     DateTime,
+    Decimal,
     Duration,
     Ip,
     Quantity,
@@ -177,6 +178,7 @@ fn format(schema: &Value) -> Format {
     match schema["format"].as_str() {
         Some("byte") => Format::Base64,
         Some("date-time") => Format::DateTime,
+        Some("decimal") => Format::Decimal,
         Some("gateway-duration") => Format::Duration,
         Some("ip") => Format::Ip,
         Some("quantity") => Format::Quantity,

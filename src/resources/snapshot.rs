@@ -15,6 +15,7 @@ use super::{
     core::{ConfigMap, Deployment, Secret, Service},
     envoy_gateway::{Backend, ClientTrafficPolicy, EnvoyProxy},
     gateway_api::{BackendTLSPolicy, Gateway, GatewayClass, ReferenceGrant},
+    quota_policy::QuotaPolicy,
     read::{Source, parse},
     rules::Rules,
     schema::Shape,
@@ -22,6 +23,7 @@ use super::{
     security_policy::{SecurityPolicy, TenantPolicy},
     traffic::BackendTrafficPolicy,
     types::{DNS_LABEL, DNS_SUBDOMAIN},
+    usage_limit::UsageLimit,
 };
 use crate::diagnostics::{Diagnostic, Location};
 
@@ -298,6 +300,10 @@ kinds! {
     security_policies: SecurityPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// TenantPolicies.
     tenant_policies: TenantPolicy, "ext.aigateway.envoyproxy.io", ["v1alpha1"], true;
+    /// QuotaPolicies.
+    quota_policies: QuotaPolicy, "aigateway.envoyproxy.io", ["v1alpha1"], true;
+    /// UsageLimits.
+    usage_limits: UsageLimit, "ext.aigateway.envoyproxy.io", ["v1alpha1"], true;
     /// EnvoyProxies.
     envoy_proxies: EnvoyProxy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// Secrets.

@@ -297,6 +297,50 @@ impl JsonSchema for Quantity {
     }
 }
 
+/// A number that is not negative, exact to six digits after the point, such as `200`, `1.5M` or `"25.00"`; in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Decimal(pub u128);
+
+impl FromStr for Decimal {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const EXPECTED: &str = "expected a number such as 1000, 200k, 1.5M or \"25.00\"";
+        const MILLIONTHS: u128 = 1_000_000;
+        let end = text.bytes().take_while(|b| b.is_ascii_digit() || *b == b'.').count();
+        let (number, suffix) = text.split_at_checked(end).ok_or(EXPECTED)?;
+        let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+        if whole.is_empty() || whole.len() > 20 || fraction.contains('.') || number.ends_with('.') {
+            return Err(EXPECTED);
+        }
+        let unit = quantity_unit(suffix).ok_or(EXPECTED)?;
+        if fraction.len() > 6 {
+            return Err("has more than six digits after the point");
+        }
+        let parse = |digits: &str| if digits.is_empty() { Ok(0) } else { digits.parse::<u128>() };
+        let scale = 10_u128.pow(u32::try_from(fraction.len()).map_err(|_| EXPECTED)?);
+        let whole = parse(whole).map_err(|_| EXPECTED)?.checked_mul(MILLIONTHS).ok_or("is too large")?;
+        let part = parse(fraction).map_err(|_| EXPECTED)? * (MILLIONTHS / scale);
+        whole.checked_add(part).and_then(|sum| sum.checked_mul(unit)).map(Self).ok_or("is too large")
+    }
+}
+
+impl<'de> Deserialize<'de> for Decimal {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IntOrString::deserialize(deserializer)?.to_string().parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Decimal {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Decimal".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "x-kubernetes-int-or-string": true, "format": "decimal" })
+    }
+}
+
 /// A number or a name, such as a Service's `targetPort`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]

@@ -9,7 +9,7 @@ use super::{
     read::Source,
     schema::{Format, Object, Shape, Text, Variables},
     tree::{Key, Node, Value},
-    types::{GatewayDuration, Quantity},
+    types::{Decimal, GatewayDuration, Quantity},
     variables::{Environment, Problem, substitute},
 };
 use crate::diagnostics::{Diagnostic, nearest, suggest};
@@ -264,6 +264,7 @@ impl Walk<'_> {
                 .parse::<std::net::IpAddr>()
                 .is_err()
                 .then_some("is not an IP address; use `fqdn` for names"),
+            Format::Decimal => text.parse::<Decimal>().err(),
             Format::Quantity => text.parse::<Quantity>().err(),
         };
         if let Some(problem) = problem {

@@ -8,6 +8,7 @@ use crate::config::{
     QuotaSource, QuotaTargetKind, QuotaTest, WindowKind,
 };
 use crate::cost::{Cost, CostKind};
+use crate::keys::Network;
 use crate::quota::{
     Class, Dimension, EstimateBy, Limit, MAX_AMOUNT, MAX_LENGTH, MAX_PRICE, MIN_LENGTH, Metric, Mode, OnAway,
     OnError, OnExpiry, Price, Prices, Quotas, Selector, Target, Tenants, Terms, Test, Unit, What, WindowRule,
@@ -98,6 +99,7 @@ fn limit(written: &QuotaLimit, terms: &Arc<Terms>, prices: &Arc<Prices>) -> Resu
         key_quota,
         models,
         sent_models,
+        only_sent_model,
         except_sent_models,
         tests,
         per,
@@ -119,6 +121,7 @@ fn limit(written: &QuotaLimit, terms: &Arc<Terms>, prices: &Arc<Prices>) -> Resu
         key_quota: key_quota.clone(),
         asked_models: models.clone(),
         sent_models: sent_models.clone(),
+        only_sent_model: only_sent_model.clone(),
         except_sent_models: except_sent_models.clone(),
         tests: tests.collect::<Result<_, _>>()?,
     };
@@ -284,8 +287,13 @@ fn any_of(test: &QuotaTest, at: &str) -> Result<Vec<What>, Invalid> {
                 What::Parameter(name.clone(), condition(&name)?)
             }
             QuotaSource::Method => What::Method(value.clone()),
-            QuotaSource::Source => What::Source(value.parse().map_err(|error| invalid(at.as_str(), error))?),
+            QuotaSource::Source => {
+                What::Source(Network::around(value).map_err(|error| invalid(at.as_str(), error))?)
+            }
         });
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests;

@@ -256,5 +256,11 @@ fn buckets_keep_their_names_when_amounts_are_edited_and_change_them_with_what_is
     let (requests, money) = (Metric::Requests, Metric::Money(Arc::default()));
     assert_eq!(id("u/d/p/l", &requests, &MINUTE), "u/d/p/l:requests:1m");
     assert_eq!(id("u/d/p/l", &money, &WindowRule::Rolling(60_000)), "u/d/p/l:money:rolling-1m");
-    assert_eq!(id("{a} b\n", &requests, &MINUTE), "_a__b_:requests:1m");
+    let odd = ["{a} b\n", "_a__b_", "{a} b\r"].map(|name| id(name, &requests, &MINUTE));
+    assert!(odd[0].starts_with("_a__b_-") && odd[1] == "_a__b_:requests:1m" && odd[0] != odd[2], "{odd:?}");
+    assert!(
+        odd.iter()
+            .flat_map(|id| id.chars())
+            .all(|letter| letter.is_ascii_alphanumeric() || "_-:".contains(letter))
+    );
 }

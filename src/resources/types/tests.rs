@@ -88,3 +88,22 @@ proptest! {
         let _ = text.parse::<GatewayDuration>();
     }
 }
+
+#[test]
+fn decimals_are_exact() {
+    for (text, millionths) in [
+        ("0", 0),
+        ("25", 25_000_000),
+        ("25.00", 25_000_000),
+        ("0.15", 150_000),
+        ("0.000001", 1),
+        ("200k", 200_000_000_000),
+        ("1.5M", 1_500_000_000_000),
+    ] {
+        assert_eq!(text.parse::<Decimal>().map(|Decimal(value)| value), Ok(millionths), "{text}");
+    }
+    for text in ["", ".", "1.", ".5", "-1", "1.2.3", "1e99", "0.0000001", "1 USD", "999999999999999999999999"]
+    {
+        assert!(text.parse::<Decimal>().is_err(), "{text}");
+    }
+}
