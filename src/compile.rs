@@ -45,8 +45,8 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub(crate) use envoy::CLUSTERS_FILE;
-pub use envoy::{CertificateFile, EnvoyConfig, EnvoyListener};
+pub(crate) use envoy::{CLUSTERS_FILE, response};
+pub use envoy::{CertificateFile, EnvoyConfig, EnvoyListener, Resource, Routes, VirtualHost};
 
 use crate::config::{self, Config};
 use crate::diagnostics::Diagnostics;

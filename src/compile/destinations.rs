@@ -9,7 +9,7 @@ use crate::resources::envoy_gateway::{AppProtocol, Backend, BackendEndpoint, Bac
 use crate::resources::{Located, Snapshot};
 
 use super::plan::{ClusterPlan, ClusterTraffic, Endpoint};
-use super::{CompileOptions, EmbeddedBackend, envoy, tls};
+use super::{CompileOptions, EmbeddedBackend, digest, envoy, tls};
 
 /// The image whose containers the embedded test backend stands in for.
 const EMBEDDED_IMAGE: &str = "ai-gateway-testupstream";
@@ -231,8 +231,7 @@ pub(super) fn treated(plan: &ClusterPlan, traffic: &ClusterTraffic) -> ClusterPl
 
 /// The first 8 hexadecimal digits of SHA-256: enough to tell the editions of one thing apart.
 pub(super) fn fingerprint(text: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    digest::of(text).chars().take(8).collect()
 }
 
 /// `registry:5000/path/name:tag@digest` → `name`.

@@ -8,6 +8,15 @@
 use ring::hmac;
 use serde::Serialize;
 
+/// Of a text that holds no secret, in lower-case hexadecimal: SHA-256.
+pub(super) fn of(text: &str) -> String {
+    hexadecimal(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()).as_ref())
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// 128 bits: far beyond collision among the rules of one machine, and short in a header.
 const KEY_BYTES: usize = 16;
 
@@ -47,7 +56,7 @@ impl Digest {
             }
         }
         let tag = context.sign();
-        tag.as_ref().iter().take(KEY_BYTES).map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(tag.as_ref().get(..KEY_BYTES).unwrap_or_default())
     }
 }
 

@@ -11,11 +11,13 @@ mod local_reply;
 mod processor;
 mod route;
 mod treatment;
+mod written;
 
 use std::path::{Path, PathBuf};
 
 pub use certificate::CertificateFile;
-pub(crate) use dynamic::CLUSTERS_FILE;
+pub(crate) use dynamic::{CLUSTERS_FILE, response};
+pub use written::{Resource, Routes, VirtualHost};
 
 use serde_json::{Value, json};
 
@@ -37,7 +39,7 @@ pub struct EnvoyConfig {
     /// One for each listener that is opened.
     pub listeners: Vec<EnvoyListener>,
     /// Resources of type `envoy.config.cluster.v3.Cluster`: the providers.
-    pub clusters: Vec<Value>,
+    pub clusters: Vec<Resource>,
     /// The processor's cluster.
     pub processor: Value,
     /// What has to be there, in the folder of sockets, before a listener can speak TLS.
@@ -53,8 +55,8 @@ pub struct EnvoyListener {
     pub name: String,
     /// A resource of type `envoy.config.listener.v3.Listener`, without routes.
     pub listener: Value,
-    /// A resource of type `envoy.config.route.v3.RouteConfiguration`.
-    pub routes: Value,
+    /// The routes.
+    pub routes: Routes,
 }
 
 impl std::fmt::Debug for EnvoyListener {
@@ -88,7 +90,7 @@ impl EnvoyConfig {
         Self {
             certificates,
             listeners: plan.listeners.iter().map(listener).collect(),
-            clusters: plan.clusters.iter().map(group::write).collect(),
+            clusters: plan.clusters.iter().map(|plan| Resource::new(&group::write(plan))).collect(),
             processor: cluster::processor(options),
             admin_socket: options.sockets.envoy_admin.clone(),
         }
@@ -97,7 +99,8 @@ impl EnvoyConfig {
     /// The whole configuration in one document, as Envoy reads it with `-c`.
     pub fn bootstrap(&self) -> Value {
         let listeners: Vec<Value> = self.listeners.iter().map(EnvoyListener::whole).collect();
-        let clusters: Vec<&Value> = std::iter::once(&self.processor).chain(&self.clusters).collect();
+        let providers = self.clusters.iter().map(Resource::value);
+        let clusters: Vec<Value> = std::iter::once(self.processor.clone()).chain(providers).collect();
         json!({
             "node": { "id": "aigw", "cluster": "aigw" },
             "admin": { "address": pipe(&self.admin_socket) },

@@ -4,7 +4,7 @@
 //! then `namespace/name`, then the order in the route. All routes here have the same path match.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::rc::Rc;
 
 use crate::config::{self, HeaderMatchType, Host, ProofKind, RuleMatch};
@@ -393,6 +393,12 @@ pub(super) fn plan(
             }
         }
     }
+    let shown: HashSet<(&str, usize)> = rules
+        .iter()
+        .filter(|rule| rule.asked.is_none() && rule.action != Action::Refuse)
+        .map(|rule| (rule.route.as_str(), rule.index))
+        .collect();
+    let models = models::list(index, routes, |route, rule| shown.contains(&(route, rule)));
     let hosts = hosts
         .into_iter()
         .map(|(hostname, mut entries)| {
@@ -410,12 +416,7 @@ pub(super) fn plan(
         port: target.port,
         client: target.client.clone(),
         certificates: target.certificates.clone(),
-        models: models::list(index, routes, |route, rule| {
-            let known: Vec<&RulePlan> = rules.iter().filter(|known| known.route == route).collect();
-            known
-                .iter()
-                .any(|known| known.index == rule && known.asked.is_none() && known.action != Action::Refuse)
-        }),
+        models,
         clients,
         access_logs: target.access_logs.clone(),
         hosts,

@@ -18,8 +18,8 @@ use super::failover::{self, Gathered, Way};
 use super::grants::{From, To, allowed, missing};
 use super::plan::{Action, Cluster, ClusterPlan, Endpoint, Forward, Member, RetryPlan};
 use super::routes::AttachedRoute;
-use super::services::{Service, Services};
-use super::{Destination, destinations, envoy, milliseconds, mutations};
+use super::services::{Reached, Service, Services};
+use super::{Destination, milliseconds, mutations};
 
 /// What upstream gives a rule that says nothing; Envoy's own default would cut most answers.
 const DEFAULT_TIMEOUT_MS: u64 = 60_000;
@@ -63,7 +63,7 @@ struct Limits {
 pub(super) struct Treated {
     pub(super) action: Action,
     /// By backend, how it is reached.
-    pub(super) reached: Vec<ClusterPlan>,
+    pub(super) reached: Vec<Rc<Reached>>,
     /// What Envoy has to know.
     pub(super) clusters: Vec<Cluster>,
 }
@@ -235,7 +235,7 @@ impl RuleBackend {
         endpoints.iter().map(move |endpoint| endpoint.hostname().or(proven))
     }
 
-    fn public(&self, cluster: &ClusterPlan) -> Value {
+    fn public(&self, reached: &Reached) -> Value {
         json!({
             "name": self.name,
             "weight": self.weight,
@@ -245,7 +245,7 @@ impl RuleBackend {
             "modelNameOverride": self.model_name_override,
             "headerMutation": self.header_mutation,
             "bodyMutation": self.body_mutation,
-            "destination": envoy::provider_cluster(cluster),
+            "destination": reached.digest,
         })
     }
 
@@ -306,20 +306,17 @@ impl CompiledRule {
         per_attempt: bool,
     ) -> Treated {
         let per_attempt = self.per_attempt || per_attempt;
-        let reached: Vec<ClusterPlan> = self
-            .backends
-            .iter()
-            .map(|backend| destinations::treated(&backend.service.cluster, &traffic.cluster))
-            .collect();
+        let reached: Vec<Rc<Reached>> =
+            self.backends.iter().map(|backend| backend.service.reached(&traffic.cluster)).collect();
         let (action, clusters) = match self.fate {
             Fate::Refuse => (Action::Refuse, Vec::new()),
             Fate::NoBackend => (Action::NoBackend, Vec::new()),
             Fate::Forward if self.is_gathered(traffic, per_attempt) => {
-                let members = self.backends.iter().zip(&reached).map(|(backend, cluster)| Member {
+                let members = self.backends.iter().zip(&reached).map(|(backend, reached)| Member {
                     backend: backend.name.clone(),
                     priority: backend.priority,
                     weight: backend.weight,
-                    cluster: cluster.clone(),
+                    cluster: reached.cluster.clone(),
                 });
                 let authority = Some(authority).filter(|_| per_attempt);
                 let Gathered { clusters, targets, first, prioritised } =
@@ -330,8 +327,10 @@ impl CompiledRule {
             }
             Fate::Forward => {
                 let targets = weighted(&self.backends, &reached);
-                let clusters =
-                    reached.iter().cloned().map(|cluster| Cluster::Backend(Box::new(cluster))).collect();
+                let clusters = reached
+                    .iter()
+                    .map(|reached| Cluster::Backend(Box::new(reached.cluster.clone())))
+                    .collect();
                 (Action::Forward(Box::new(forward(targets, None, false, self.limits, traffic))), clusters)
             }
         };
@@ -352,7 +351,7 @@ impl CompiledRule {
         authority: &str,
         route: &str,
         index: usize,
-        clusters: &[ClusterPlan],
+        reached: &[Rc<Reached>],
         (asked, per_attempt): (Option<&Value>, bool),
     ) -> String {
         let mut public = json!({
@@ -365,8 +364,8 @@ impl CompiledRule {
             "backends": self
                 .backends
                 .iter()
-                .zip(clusters)
-                .map(|(backend, cluster)| backend.public(cluster))
+                .zip(reached)
+                .map(|(backend, reached)| backend.public(reached))
                 .collect::<Vec<_>>(),
         });
         if let Some(asked) = asked {
@@ -456,11 +455,11 @@ fn shorter(a: u64, b: u64) -> u64 {
 }
 
 /// Clusters with their weights; a cluster that several backends share appears once.
-fn weighted(backends: &[RuleBackend], clusters: &[ClusterPlan]) -> Vec<(String, u32)> {
+fn weighted(backends: &[RuleBackend], reached: &[Rc<Reached>]) -> Vec<(String, u32)> {
     let mut order = Vec::new();
     let mut weights: BTreeMap<&str, u64> = BTreeMap::new();
-    for (backend, cluster) in backends.iter().zip(clusters) {
-        let name = cluster.name.as_str();
+    for (backend, reached) in backends.iter().zip(reached) {
+        let name = reached.cluster.name.as_str();
         if !weights.contains_key(name) {
             order.push(name);
         }

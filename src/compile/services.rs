@@ -1,6 +1,7 @@
 //! AIServiceBackends, resolved: dialect, edits, credential and destination of each, worked out once however many rules
 //! refer to it.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -15,10 +16,10 @@ use crate::resources::{Located, Snapshot};
 use crate::translate::Pair;
 
 use super::credentials::{self, Credential};
-use super::destinations::Destinations;
+use super::destinations::{self, Destinations};
 use super::grants::{From, To, allowed, missing};
-use super::plan::ClusterPlan;
-use super::{CompileOptions, EmbeddedBackend};
+use super::plan::{ClusterPlan, ClusterTraffic};
+use super::{CompileOptions, EmbeddedBackend, digest, envoy};
 
 const BACKEND_GROUP: &str = "gateway.envoyproxy.io";
 
@@ -30,6 +31,31 @@ pub(super) struct Service {
     pub(super) body_mutation: Option<HTTPBodyMutation>,
     pub(super) credential: Option<Credential>,
     pub(super) cluster: ClusterPlan,
+    /// Each way in which rules have asked for it to be treated so far: there are few, of however many rules.
+    reached: RefCell<Vec<Rc<Reached>>>,
+}
+
+/// A destination, treated as a rule asks for.
+#[derive(Debug)]
+pub(super) struct Reached {
+    pub(super) cluster: ClusterPlan,
+    /// Of the cluster as Envoy reads it.
+    pub(super) digest: String,
+}
+
+impl Service {
+    /// Where requests go that are treated like that.
+    pub(super) fn reached(&self, traffic: &ClusterTraffic) -> Rc<Reached> {
+        let mut known = self.reached.borrow_mut();
+        if let Some(reached) = known.iter().find(|reached| reached.cluster.traffic == *traffic) {
+            return Rc::clone(reached);
+        }
+        let cluster = destinations::treated(&self.cluster, traffic);
+        let digest = digest::of(&envoy::provider_cluster(&cluster).to_string());
+        let reached = Rc::new(Reached { cluster, digest });
+        known.push(Rc::clone(&reached));
+        reached
+    }
 }
 
 /// Resolves AIServiceBackends and remembers the answers, refusals included.
@@ -98,6 +124,7 @@ impl<'a> Services<'a> {
             body_mutation: spec.body_mutation.clone(),
             credential: credential?,
             cluster: cluster?,
+            reached: RefCell::default(),
         })
     }
 

@@ -64,8 +64,13 @@ fn only_gateway(compiled: &Compiled) -> &Gateway {
     }
 }
 
-fn virtual_hosts(compiled: &Compiled, listener: usize) -> &Vec<Value> {
-    compiled.envoy.listeners[listener].routes["virtual_hosts"].as_array().expect("virtual hosts")
+fn virtual_hosts(compiled: &Compiled, listener: usize) -> Vec<Value> {
+    let routes = compiled.envoy.listeners[listener].routes.value();
+    routes["virtual_hosts"].as_array().expect("virtual hosts").clone()
+}
+
+fn clusters(compiled: &Compiled) -> Vec<Value> {
+    compiled.envoy.clusters.iter().map(Resource::value).collect()
 }
 
 /// The Backend that a cluster was made of: the name without the edition at its end.

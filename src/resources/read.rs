@@ -133,11 +133,54 @@ pub fn parse(
 /// that changed, or moved to other lines, are read again. Good for one environment.
 #[derive(Default)]
 pub struct Memory {
-    documents: HashMap<Place, Arc<Vec<Event>>>,
+    /// By name.
+    files: HashMap<Arc<str>, File>,
 }
 
-/// A document's file, the lines before it, and its text.
-type Place = (Arc<str>, u32, String);
+/// What a file was read as.
+#[derive(Default)]
+struct File {
+    text: String,
+    documents: Vec<Document>,
+}
+
+/// What a document was read as.
+#[derive(Clone)]
+struct Document {
+    lines_before: u32,
+    text: Arc<str>,
+    events: Arc<Vec<Event>>,
+}
+
+impl File {
+    /// Reads the documents of `source`, with the help of what they were read as `before`.
+    fn read(before: Self, source: &Arc<Source>, environment: Environment<'_>) -> Self {
+        if before.text == source.text {
+            return before;
+        }
+        let known: HashMap<(u32, &str), &Document> =
+            before.documents.iter().map(|known| ((known.lines_before, &*known.text), known)).collect();
+        let mut errors = 0;
+        let read = |(lines_before, text): (u32, &str)| {
+            let document = match known.get(&(lines_before, text)) {
+                Some(known) => (*known).clone(),
+                None => {
+                    // Whoever files these stops here, if not before.
+                    let events = if errors > MAX_ERRORS {
+                        Vec::new()
+                    } else {
+                        Reader { source, environment, events: Vec::new() }.document(text, lines_before)
+                    };
+                    Document { lines_before, text: text.into(), events: Arc::new(events) }
+                }
+            };
+            errors += document.events.iter().filter(|event| event.is_error()).count();
+            document
+        };
+        let documents = tree::documents(&source.text).into_iter().map(read).collect();
+        Self { text: source.text.clone(), documents }
+    }
+}
 
 /// What a document is read as.
 enum Event {
@@ -160,34 +203,33 @@ impl Memory {
         sources: impl IntoIterator<Item = Source>,
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> (Snapshot, Diagnostics) {
-        let before = std::mem::take(&mut self.documents);
+        let mut before = std::mem::take(&mut self.files);
         let mut filing = Filing { snapshot: Snapshot::default(), findings: Diagnostics::new(), order: 0 };
         for source in sources {
             let source = Arc::new(source);
             let limit = filing.findings.len() + MAX_FINDINGS;
             let mut errors = 0;
-            for (lines_before, text) in tree::documents(&source.text) {
+            let file = File::read(before.remove(&source.name).unwrap_or_default(), &source, environment);
+            for document in &file.documents {
                 if errors > MAX_ERRORS || filing.findings.len() > limit {
                     let message =
                         format!("too many problems; the rest of {} is not read", quote(&source.name));
                     filing.findings.push(Diagnostic::error(message).help("mend these first"));
                     break;
                 }
-                let place = (Arc::clone(&source.name), lines_before, text.to_owned());
-                let events = match before.get(&place) {
-                    Some(events) => Arc::clone(events),
-                    None => Arc::new(
-                        Reader { source: &source, environment, events: Vec::new() }
-                            .document(text, lines_before),
-                    ),
-                };
                 let known = filing.findings.len();
-                events.iter().for_each(|event| filing.file(event, &source));
+                document.events.iter().for_each(|event| filing.file(event, &source));
                 errors += filing.findings.iter().skip(known).filter(|finding| finding.is_error()).count();
-                self.documents.insert(place, events);
             }
+            self.files.insert(Arc::clone(&source.name), file);
         }
         (filing.snapshot, filing.findings)
+    }
+}
+
+impl Event {
+    fn is_error(&self) -> bool {
+        matches!(self, Self::Finding(finding) if finding.is_error())
     }
 }
 

@@ -77,6 +77,8 @@ impl Reloader {
     }
 
     async fn reload(&mut self) {
+        // A burst of edits leaves no time to tidy up, and must not keep an edition for each of them.
+        self.earlier.retain(|runtime| runtime.is_in_use());
         let started = Instant::now();
         let (sources, unread) = self.inputs.read();
         let Attempt { edition, findings, kept } =

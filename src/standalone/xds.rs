@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::time::{Instant, sleep};
 
 use super::admin::Admin;
-use crate::compile::EnvoyConfig;
+use crate::compile::{EnvoyConfig, response};
 
 /// Envoy parses and applies even tens of thousands of routes faster than this.
 const APPLIED_WITHIN: Duration = Duration::from_secs(20);
@@ -99,10 +99,10 @@ impl Xds {
             content: file.content(&version),
             digest: digest(&SHA256, file.resources.expose_secret().as_bytes()).as_ref().to_vec(),
         });
-        let others = config.files(&self.folder, &version).into_iter().map(|(name, content)| Change {
+        let others = config.files(&self.folder).into_iter().map(|(name, resources)| Change {
             name,
-            digest: digest(&SHA256, content["resources"].to_string().as_bytes()).as_ref().to_vec(),
-            content: SecretString::from(content.to_string()),
+            digest: digest(&SHA256, resources.as_bytes()).as_ref().to_vec(),
+            content: SecretString::from(response(&version, &resources)),
         });
         certificates
             .chain(others)

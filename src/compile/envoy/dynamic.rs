@@ -1,7 +1,9 @@
 //! The same configuration in resources that Envoy can be given anew while it runs, and the union of two of them.
 
+use std::collections::HashSet;
 use std::path::Path;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{CertificateFile, EnvoyConfig, EnvoyListener};
@@ -22,7 +24,7 @@ impl EnvoyListener {
     pub(super) fn whole(&self) -> Value {
         let mut listener = self.listener.clone();
         if let Some(manager) = connection_manager(&mut listener) {
-            manager["route_config"] = self.routes.clone();
+            manager["route_config"] = self.routes.value();
         }
         listener
     }
@@ -65,20 +67,19 @@ impl EnvoyConfig {
         bootstrap
     }
 
-    /// The contents of the files, by name, in the order in which they have to come into force: what is referred to comes
-    /// before what refers to it. `version` is told back by Envoy once a file is in force.
+    /// The files, by name, in the order in which they have to come into force: what is referred to comes before what refers to
+    /// it. Each with its resources, which [`response`] makes a file of.
     #[must_use]
-    pub fn files(&self, folder: &Path, version: &str) -> Vec<(String, Value)> {
+    pub fn files(&self, folder: &Path) -> Vec<(String, String)> {
         const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
         const LISTENER: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
         const ROUTES: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
-        let mut files =
-            vec![(CLUSTERS_FILE.to_owned(), response(version, CLUSTER, self.clusters.iter().cloned()))];
+        let mut files = vec![(CLUSTERS_FILE.to_owned(), resources(CLUSTER, &self.clusters))];
         for listener in &self.listeners {
-            files.push((listener.routes_file(), response(version, ROUTES, [listener.routes.clone()])));
+            files.push((listener.routes_file(), resources(ROUTES, [&listener.routes])));
         }
         let listeners = self.listeners.iter().map(|listener| listener.with_routes_in(folder));
-        files.push((LISTENERS_FILE.to_owned(), response(version, LISTENER, listeners)));
+        files.push((LISTENERS_FILE.to_owned(), resources(LISTENER, listeners)));
         files
     }
 
@@ -87,38 +88,17 @@ impl EnvoyConfig {
     #[must_use]
     pub fn with_rest_of(&self, old: &Self) -> Self {
         let mut union = self.clone();
-        let known = |cluster: &&Value| !self.clusters.iter().any(|ours| ours["name"] == cluster["name"]);
-        union.clusters.extend(old.clusters.iter().filter(known).cloned());
+        let known: HashSet<&str> = self.clusters.iter().map(|cluster| cluster.name.as_str()).collect();
+        let missing = old.clusters.iter().filter(|cluster| !known.contains(cluster.name.as_str()));
+        union.clusters.extend(missing.cloned());
         let known = |file: &&CertificateFile| !self.certificates.iter().any(|ours| ours.name == file.name);
         union.certificates.extend(old.certificates.iter().filter(known).cloned());
         for listener in &mut union.listeners {
             if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name) {
-                keep_routes(&mut listener.routes, &before.routes);
+                listener.routes.keep(&before.routes);
             }
         }
         union
-    }
-}
-
-/// Adds the hosts and routes of `old` that `routes` lacks. The last route of a host answers whatever no other takes, so it
-/// stays the last.
-fn keep_routes(routes: &mut Value, old: &Value) {
-    let Some(hosts) = routes["virtual_hosts"].as_array_mut() else { return };
-    for old_host in old["virtual_hosts"].as_array().into_iter().flatten() {
-        let Some(host) = hosts.iter_mut().find(|host| host["name"] == old_host["name"]) else {
-            hosts.push(old_host.clone());
-            continue;
-        };
-        let (Some(ours), Some(theirs)) = (host["routes"].as_array_mut(), old_host["routes"].as_array())
-        else {
-            continue;
-        };
-        let known: std::collections::HashSet<String> =
-            ours.iter().map(|route| route["match"].to_string()).collect();
-        let last = ours.pop();
-        let missing = theirs.iter().filter(|route| !known.contains(&route["match"].to_string()));
-        ours.extend(missing.cloned());
-        ours.extend(last);
     }
 }
 
@@ -126,38 +106,51 @@ pub(super) fn source(path: &Path) -> Value {
     json!({ "path_config_source": { "path": path.to_string_lossy() }, "resource_api_version": "V3" })
 }
 
-fn response(version: &str, kind: &str, resources: impl IntoIterator<Item = Value>) -> Value {
-    let typed = resources.into_iter().map(|resource| {
-        let mut typed = json!({ "@type": kind });
-        if let (Some(typed), Value::Object(resource)) = (typed.as_object_mut(), resource) {
-            typed.extend(resource);
-        }
-        typed
-    });
-    json!({ "version_info": version, "resources": typed.collect::<Vec<_>>() })
+/// A file that Envoy reads: resources, and the `version` that Envoy tells back once they are in force.
+#[must_use]
+pub(crate) fn response(version: &str, resources: &str) -> String {
+    format!("{{\"version_info\":{},\"resources\":{resources}}}", Value::from(version))
+}
+
+/// A list of resources of one type.
+fn resources<T: Serialize>(kind: &str, resources: impl IntoIterator<Item = T>) -> String {
+    let mut list = String::from("[");
+    for resource in resources {
+        // What is made of JSON can be written as JSON.
+        let text = serde_json::to_string(&resource).unwrap_or_default();
+        let Some(members) = text.strip_prefix('{').filter(|members| *members != "}") else { continue };
+        let separator = if list.len() > 1 { "," } else { "" };
+        list.extend([separator, "{\"@type\":\"", kind, "\",", members]);
+    }
+    list.push(']');
+    list
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::pipe;
+    use super::super::written::{Resource, Route, Routes, VirtualHost};
     use super::*;
 
-    fn route(name: &str, key: &str) -> Value {
-        json!({ "name": name, "match": { "headers": [key] } })
+    fn route(name: &str, key: &str) -> Route {
+        Route::new(&json!({ "name": name, "match": { "headers": [key] } }))
     }
 
     fn config(clusters: &[&str], hosts: &[(&str, &[&str])]) -> EnvoyConfig {
         let host = |(name, keys): &(&str, &[&str])| {
-            let mut routes: Vec<Value> = keys.iter().map(|key| route("r", key)).collect();
-            routes.push(route("last", "any"));
-            json!({ "name": name, "routes": routes })
+            let routes = keys.iter().map(|key| route("r", key));
+            VirtualHost {
+                name: (*name).to_owned(),
+                domains: [(*name).to_owned()],
+                routes: routes.chain([route("last", "any")]).collect(),
+            }
         };
         EnvoyConfig {
-            clusters: clusters.iter().map(|name| json!({ "name": name })).collect(),
+            clusters: clusters.iter().map(|name| Resource::new(&json!({ "name": name }))).collect(),
             listeners: vec![EnvoyListener {
                 name: "default/gw/http".to_owned(),
                 listener: json!({ "filter_chains": [{ "filters": [{ "typed_config": {} }] }] }),
-                routes: json!({ "virtual_hosts": hosts.iter().map(host).collect::<Vec<_>>() }),
+                routes: Routes { virtual_hosts: hosts.iter().map(host).collect(), ..Routes::default() },
             }],
             ..EnvoyConfig::default()
         }
@@ -174,11 +167,20 @@ mod tests {
     }
 
     #[test]
-    fn files_are_ordered_and_carry_the_version() {
-        let files = config(&["a"], &[("*", &[])]).files(Path::new("/run/x"), "7");
+    fn files_are_ordered_and_carry_type_and_version() {
+        let files: Vec<(String, Value)> = config(&["a", "b"], &[("*", &[])])
+            .files(Path::new("/run/x"))
+            .into_iter()
+            .map(|(name, resources)| (name, serde_json::from_str(&response("7", &resources)).unwrap()))
+            .collect();
         let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, [CLUSTERS_FILE, "routes-default+gw+http.json", LISTENERS_FILE]);
         assert!(files.iter().all(|(_, file)| file["version_info"] == "7"));
+        let cluster = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
+        let expected = json!([{ "@type": cluster, "name": "a" }, { "@type": cluster, "name": "b" }]);
+        assert_eq!(files[0].1["resources"], expected);
+        let last = &files[1].1["resources"][0]["virtual_hosts"][0]["routes"][0];
+        assert_eq!(last, &json!({ "name": "last", "match": { "headers": ["any"] } }));
         let manager = files[2].1["resources"][0].pointer("/filter_chains/0/filters/0/typed_config").unwrap();
         let path = &manager["rds"]["config_source"]["path_config_source"]["path"];
         assert_eq!(path, "/run/x/routes-default+gw+http.json");

@@ -11,6 +11,7 @@ use crate::resources::types::GatewayDuration;
 use super::super::plan::{Action, Forward, Hashed, ListenerPlan, RetryPlan, RulePlan};
 use super::super::{NO_ROUTE, ROUTING_HEADER, milliseconds};
 use super::authentication::{self, Side};
+use super::written::{Route, Routes, VirtualHost};
 use super::{duration, group};
 
 /// How long a stream may be silent where nothing else is said; what the listener sets.
@@ -25,13 +26,13 @@ const DEFAULT_RETRY_AFTER_MS: u64 = 60_000;
 /// Envoy's own.
 const DEFAULT_BACK_OFF_MS: u64 = 25;
 
-pub(super) fn configuration(listener: &ListenerPlan) -> Value {
-    let mut hosts: Vec<Value> = listener
+pub(super) fn configuration(listener: &ListenerPlan) -> Routes {
+    let mut hosts: Vec<VirtualHost> = listener
         .hosts
         .iter()
         .map(|host| {
             let routes = host.matches.iter().enumerate().filter_map(|(index, selected)| {
-                listener.rule(selected).map(|rule| route(&host.hostname, index, selected, rule))
+                listener.rule(selected).map(|rule| Route::new(&route(&host.hostname, index, selected, rule)))
             });
             virtual_host(&host.hostname, routes.collect(), listener)
         })
@@ -39,19 +40,19 @@ pub(super) fn configuration(listener: &ListenerPlan) -> Value {
     if !listener.hosts.iter().any(|host| host.hostname == "*") {
         hosts.push(virtual_host("*", Vec::new(), listener));
     }
-    let mut configuration = json!({
+    let mut common = json!({
         "name": listener.full_name(),
         "ignore_port_in_host_matching": true,
         "request_headers_to_remove": [ROUTING_HEADER],
-        "virtual_hosts": hosts,
     });
     if let Some(asked) = &listener.clients.front {
-        configuration["typed_per_filter_config"] = authentication::per_filter(asked, Side::Front);
+        common["typed_per_filter_config"] = authentication::per_filter(asked, Side::Front);
     }
-    configuration
+    let Value::Object(common) = common else { return Routes::default() };
+    Routes { common, virtual_hosts: hosts }
 }
 
-fn virtual_host(hostname: &str, mut routes: Vec<Value>, listener: &ListenerPlan) -> Value {
+fn virtual_host(hostname: &str, mut routes: Vec<Route>, listener: &ListenerPlan) -> VirtualHost {
     // This is also the route on which every request starts, before the processor has said where it belongs.
     let mut last = json!({
         "name": format!("{hostname}/not-found"),
@@ -62,8 +63,8 @@ fn virtual_host(hostname: &str, mut routes: Vec<Value>, listener: &ListenerPlan)
     if let Some(asked) = &listener.clients.rest {
         last["typed_per_filter_config"] = authentication::per_filter(asked, Side::Behind);
     }
-    routes.push(last);
-    json!({ "name": hostname, "domains": [hostname], "routes": routes })
+    routes.push(Route::new(&last));
+    VirtualHost { name: hostname.to_owned(), domains: [hostname.to_owned()], routes }
 }
 
 fn route(hostname: &str, index: usize, selected: &RuleMatch, rule: &RulePlan) -> Value {

@@ -41,19 +41,15 @@ fn three(refs: &str) -> String {
     text
 }
 
-fn clusters(compiled: &Compiled) -> &[Value] {
-    &compiled.envoy.clusters
-}
-
-fn only_cluster(compiled: &Compiled) -> &Value {
-    match clusters(compiled) {
-        [cluster] => cluster,
+fn only_cluster(compiled: &Compiled) -> Value {
+    match clusters(compiled).as_slice() {
+        [cluster] => cluster.clone(),
         other => panic!("{} clusters", other.len()),
     }
 }
 
-fn action(compiled: &Compiled) -> &Value {
-    &virtual_hosts(compiled, 0)[0]["routes"][0]["route"]
+fn action(compiled: &Compiled) -> Value {
+    virtual_hosts(compiled, 0)[0]["routes"][0]["route"].clone()
 }
 
 /// By locality: backend, priority, weight.
@@ -91,7 +87,7 @@ fn priorities_are_ranks_and_weights_count_within_them() {
     let compiled = compile_clean(&three(refs));
     let named = |name: &str, priority, weight| (name.to_owned(), priority, weight);
     assert_eq!(
-        localities(only_cluster(&compiled)),
+        localities(&only_cluster(&compiled)),
         [named("one", 1, 3), named("two", 0, 1), named("three", 1, 1)]
     );
     assert_eq!(attempts(&compiled).len(), 3);
@@ -103,7 +99,7 @@ fn envoy_takes_no_sum_of_weights_beyond_32_bits() {
     let most = "weight: 2147483647";
     let refs = format!("{{name: one, {most}}}, {{name: two, {most}}}, {{name: three, {most}}}");
     let compiled = compile_clean(&three(&refs));
-    let sum: u64 = localities(only_cluster(&compiled)).iter().map(|(_, _, weight)| weight).sum();
+    let sum: u64 = localities(&only_cluster(&compiled)).iter().map(|(_, _, weight)| weight).sum();
     assert!(sum <= u64::from(u32::MAX), "{sum}");
 }
 
@@ -113,7 +109,7 @@ fn of_backends_that_differ_in_nothing_but_priority_it_is_known_who_served() {
     let text =
         [GATEWAY, &route("r", &model_rule("m", refs)), &backend("one", ""), &backend("two", "")].concat();
     let compiled = compile_clean(&text);
-    assert_eq!(localities(only_cluster(&compiled)).len(), 2);
+    assert_eq!(localities(&only_cluster(&compiled)).len(), 2);
     assert_eq!(attempts(&compiled).len(), 2);
 }
 
@@ -124,7 +120,7 @@ fn equal_backends_are_one_cluster_where_another_attempt_may_go_to_the_other() {
         [GATEWAY, &route("r", &model_rule("m", refs)), &backend("one", ""), &backend("two", "")].concat();
     assert_eq!(clusters(&compile_clean(&base)).len(), 2);
     let compiled = compile_clean(&(base + &retries("{numRetries: 1}")));
-    assert_eq!(localities(only_cluster(&compiled)).len(), 2);
+    assert_eq!(localities(&only_cluster(&compiled)).len(), 2);
     assert!(!only_cluster(&compiled).to_string().contains("ext_proc") && attempts(&compiled).is_empty());
     let policy = &action(&compiled)["retry_policy"];
     assert_eq!(policy["retry_priority"], Value::Null);
@@ -161,7 +157,8 @@ fn ways_that_envoy_cannot_mix_are_put_in_order() {
     let text = three(refs)
         .replace("{fqdn: {hostname: one.example.com, port: 8080}}", "{unix: {path: /run/one.sock}}");
     let compiled = compile_clean(&(text + &tls("three")));
-    let [one, two, three, first, second] = clusters(&compiled) else { panic!("{:#?}", clusters(&compiled)) };
+    let written = clusters(&compiled);
+    let [one, two, three, first, second] = written.as_slice() else { panic!("{:#?}", clusters(&compiled)) };
     let names = |cluster: &Value| localities(cluster).into_iter().map(|(name, ..)| name).collect::<Vec<_>>();
     // In the order of their ways.
     assert_eq!([names(two), names(one), names(three)], [["one"], ["two"], ["three"]]);

@@ -48,7 +48,7 @@ fn keys_are_in_files_of_their_own_and_nowhere_else() {
     for text in [
         compiled.envoy.bootstrap().to_string(),
         compiled.envoy.dynamic_bootstrap(std::path::Path::new("/run/aigw")).to_string(),
-        format!("{:?}", compiled.envoy.files(std::path::Path::new("/run/aigw"), "1")),
+        format!("{:?}", compiled.envoy.files(std::path::Path::new("/run/aigw"))),
         format!("{compiled:?}"),
     ] {
         assert!(!text.contains(middle));

@@ -46,14 +46,14 @@ fn base() -> String {
     [gateway, route("r", &rules.concat()), backend("good", "")].concat()
 }
 
-fn rule(compiled: &Compiled, listener: usize, index: usize) -> &Value {
-    &virtual_hosts(compiled, listener)[0]["routes"][index]["route"]
+fn rule(compiled: &Compiled, listener: usize, index: usize) -> Value {
+    virtual_hosts(compiled, listener)[0]["routes"][index]["route"].clone()
 }
 
 /// The cluster of a rule.
-fn cluster(compiled: &Compiled, listener: usize, index: usize) -> &Value {
+fn cluster(compiled: &Compiled, listener: usize, index: usize) -> Value {
     let name = &rule(compiled, listener, index)["cluster"];
-    compiled.envoy.clusters.iter().find(|cluster| cluster["name"] == *name).expect("a cluster")
+    clusters(compiled).into_iter().find(|cluster| cluster["name"] == *name).expect("a cluster")
 }
 
 fn connect_timeouts(compiled: &Compiled) -> Vec<String> {
@@ -183,7 +183,7 @@ fn retries_are_envoys() {
 
 fn only_cluster(compiled: &Compiled) -> Value {
     assert_eq!(compiled.envoy.clusters.len(), 1);
-    compiled.envoy.clusters[0]["name"].clone()
+    clusters(compiled)[0]["name"].clone()
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_destination_is_treated_as_asked() {
     assert_eq!(rule(&compiled, 0, 0)["hash_policy"], json!([{ "header": { "header_name": "x-user" } }]));
     assert_ne!(rule(&compiled, 0, 0)["cluster"], rule(&compiled, 0, 1)["cluster"]);
     assert_eq!(rule(&compiled, 0, 0)["cluster"], rule(&compiled, 1, 0)["cluster"], "shared by listeners");
-    let mut treated = cluster(&compiled, 0, 0).clone();
+    let mut treated = cluster(&compiled, 0, 0);
     treated["name"] = json!("[name]");
     treated["load_assignment"]["cluster_name"] = json!("[name]");
     insta::assert_json_snapshot!(treated);

@@ -86,7 +86,8 @@ proptest! {
                 }
             }
             for host in &gateway.hosts {
-                let written = virtual_hosts(&compiled, index).iter().find(|found| found["name"] == host.hostname.as_str());
+                let hosts = virtual_hosts(&compiled, index);
+                let written = hosts.iter().find(|found| found["name"] == host.hostname.as_str());
                 let routes = written.expect("a virtual host")["routes"].as_array().expect("routes");
                 prop_assert_eq!(routes.len(), host.matches.len() + 1);
                 for (selected, route) in host.matches.iter().zip(routes) {
@@ -95,7 +96,8 @@ proptest! {
                 }
             }
         }
-        let clusters: Vec<&str> = compiled.envoy.clusters.iter().filter_map(|cluster| cluster["name"].as_str()).collect();
+        let clusters = clusters(&compiled);
+        let clusters: Vec<&str> = clusters.iter().filter_map(|cluster| cluster["name"].as_str()).collect();
         for named in compiled.envoy.bootstrap().to_string().split("\"cluster\":\"").skip(1) {
             let named = named.split('"').next().expect("a name");
             prop_assert!(named == "aigw" || clusters.contains(&named), "{}", named);

@@ -16,7 +16,8 @@ fn refused(rule: &str, more: &str, status: u64, words: &[&str]) {
         assert!(said.contains(word), "`{word}` is not in\n{said}");
     }
     assert!(compiled.serves());
-    let routes = virtual_hosts(&compiled, 0)[0]["routes"].as_array().expect("routes");
+    let hosts = virtual_hosts(&compiled, 0);
+    let routes = hosts[0]["routes"].as_array().expect("routes");
     let [bad, good, _] = routes.as_slice() else { panic!("three routes: {routes:#?}") };
     assert_eq!(bad["direct_response"]["status"], status, "{said}");
     assert_eq!(backend_of(&good["route"]["cluster"]), "backend/default/good");
@@ -165,9 +166,7 @@ spec:
     options.ca_bundle = None;
     let compiled = compile_with(&with_bystander(&rule, &policy("wellKnownCACertificates: System")), &options);
     assert!(messages(&compiled).contains("no bundle of CA certificates"), "{}", messages(&compiled));
-    assert!(
-        !compiled.envoy.clusters.iter().any(|cluster| backend_of(&cluster["name"]) == "backend/default/one")
-    );
+    assert!(!clusters(&compiled).iter().any(|cluster| backend_of(&cluster["name"]) == "backend/default/one"));
 }
 
 #[test]

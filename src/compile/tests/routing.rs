@@ -61,7 +61,8 @@ fn more_headers_then_more_exact_then_age_then_name_then_order() {
         ["two-headers", "exact", "regex", "older", "b-first", "b-second", "c"]
     );
     // Envoy tries the same order, and the 404 last.
-    let routes = virtual_hosts(&compiled, 0)[0]["routes"].as_array().expect("routes");
+    let hosts = virtual_hosts(&compiled, 0);
+    let routes = hosts[0]["routes"].as_array().expect("routes");
     let named = routes.iter().map(|route| &route["route"]["cluster"]).filter(|cluster| cluster.is_string());
     let clusters: Vec<&str> = named.map(backend_of).collect();
     let expected: Vec<String> =
@@ -79,7 +80,8 @@ fn every_route_demands_its_rules_key_and_no_two_rules_share_one() {
     let keys: Vec<&str> = gateway.rules.iter().map(|rule| rule.routing_key.as_str()).collect();
     assert_eq!(keys.len(), 2);
     assert_ne!(keys[0], keys[1]);
-    let routes = virtual_hosts(&compiled, 0)[0]["routes"].as_array().expect("routes");
+    let hosts = virtual_hosts(&compiled, 0);
+    let routes = hosts[0]["routes"].as_array().expect("routes");
     for (route, key) in routes.iter().zip(keys) {
         let demanded = route["match"]["headers"]
             .as_array()
@@ -136,7 +138,8 @@ fn hosts_are_the_intersection_and_unknown_hosts_get_the_404() {
     let compiled = compile_clean(&text);
     let hosts: Vec<&str> = only_gateway(&compiled).hosts.iter().map(|host| host.hostname.as_str()).collect();
     assert_eq!(hosts, ["*.example.com", "a.example.com"]);
-    let domains: Vec<&Value> = virtual_hosts(&compiled, 0).iter().map(|host| &host["domains"][0]).collect();
+    let hosts = virtual_hosts(&compiled, 0);
+    let domains: Vec<&Value> = hosts.iter().map(|host| &host["domains"][0]).collect();
     assert_eq!(domains, ["*.example.com", "a.example.com", "*"]);
     assert_eq!(compiled.listeners[0].hostname.as_deref(), Some("www.example.com"));
 }
@@ -259,7 +262,7 @@ spec: {selector: {app: up}, ports: [{port: 80}]}
         assert_eq!(embedded.name, "default/up");
         assert_eq!(embedded.env["TESTUPSTREAM_ID"], "primary");
         let endpoint =
-            &compiled.envoy.clusters[0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+            &clusters(&compiled)[0]["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
         assert_eq!(endpoint["address"]["pipe"]["path"], embedded.socket.to_str().expect("a path"));
         assert_eq!(endpoint["hostname"], name);
     }

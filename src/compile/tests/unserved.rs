@@ -21,9 +21,7 @@ fn a_route_without_its_gateway_is_checked_and_not_served() {
     }
     assert!(compiled.config.backends.is_empty() && compiled.config.llm_request_costs.is_empty());
     assert_eq!(
-        compiled
-            .envoy
-            .clusters
+        clusters(&compiled)
             .iter()
             .filter(|cluster| backend_of(&cluster["name"]) == "backend/default/one")
             .count(),
