@@ -455,3 +455,25 @@ fn the_processor_s_document_survives_being_written_and_read() {
     assert_eq!(read, compiled.config.quotas);
     assert_eq!(compiled.config.redacted()["quotas"], written);
 }
+
+#[test]
+fn the_example_is_as_it_should_be() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files = ["basic/basic.yaml", "tenants/tenants.yaml", "quota/quota.yaml"];
+    let text = files.map(|file| std::fs::read_to_string(folder.join(file)).expect("an example"));
+    let compiled = compile_clean(&text.join("\n---\n"));
+    let limits = compiled.config.quotas.iter().flat_map(|quota| &quota.limits);
+    let names: Vec<&str> = limits.map(|limit| limit.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "capacity/some-cool-self-hosted-model/rule-0",
+            "capacity/some-cool-self-hosted-model/default",
+            "tenants/requests",
+            "tenants/tokens",
+            "tenants/budget",
+            "tenants/parallel",
+            "tenants/experiment",
+        ]
+    );
+}
