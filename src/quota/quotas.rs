@@ -35,12 +35,16 @@ pub struct Estimate {
     pub answers: u64,
 }
 
+type Places = HashMap<Arc<str>, Vec<usize>>;
+
 /// Every limit there is, found by what it is attached to.
 #[derive(Debug, Default)]
 pub struct Quotas {
     all: Vec<Arc<Limit>>,
-    /// Those that are attached to something: their places.
-    attached: HashMap<Target, Vec<usize>>,
+    /// Those that are attached to something: their places, by its name.
+    gateways: Places,
+    routes: Places,
+    backends: Places,
     /// Those that are for everything: their places.
     loose: Vec<usize>,
 }
@@ -72,7 +76,12 @@ impl Quotas {
         for limit in limits {
             let place = quotas.all.len();
             for target in &limit.selector.targets {
-                quotas.attached.entry(target.clone()).or_default().push(place);
+                let (places, name) = match target {
+                    Target::Gateway(name) => (&mut quotas.gateways, name),
+                    Target::Route(name) => (&mut quotas.routes, name),
+                    Target::Backend(name) => (&mut quotas.backends, name),
+                };
+                places.entry(Arc::clone(name)).or_default().push(place);
             }
             if limit.selector.targets.is_empty() {
                 quotas.loose.push(place);
@@ -111,13 +120,13 @@ impl Quotas {
 
     /// Those that are attached to what a request goes through or to, in their order.
     fn due(&self, stage: Stage, facts: &Facts<'_>) -> impl Iterator<Item = &Arc<Limit>> {
-        let targets = [
-            facts.gateway.map(|name| Target::Gateway(name.into())),
-            facts.route.map(|name| Target::Route(name.into())),
-            facts.service().map(|name| Target::Backend(name.into())),
-            facts.backend.map(|name| Target::Backend(name.into())),
+        let attached = [
+            facts.gateway.and_then(|name| self.gateways.get(name)),
+            facts.route.and_then(|name| self.routes.get(name)),
+            facts.service().and_then(|name| self.backends.get(name)),
+            facts.backend.and_then(|name| self.backends.get(name)),
         ];
-        let attached = targets.iter().flatten().filter_map(|target| self.attached.get(target)).flatten();
+        let attached = attached.into_iter().flatten().flatten();
         let mut places: Vec<usize> = self.loose.iter().chain(attached).copied().collect();
         places.sort_unstable();
         places.dedup();

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::rules::Report;
-use super::types::{HEADER_NAME, PolicyTargetReference};
+use super::types::LocalObjectReference;
 use crate::cost::{Cost, CostKind};
 use crate::keys::Network;
 use crate::routing::Condition;
@@ -23,7 +23,7 @@ pub struct QuotaPolicySpec {
     /// The AIServiceBackends it is for, each by itself.
     #[serde(default)]
     #[schemars(length(max = 16))]
-    pub target_refs: Vec<PolicyTargetReference>,
+    pub target_refs: Vec<LocalObjectReference>,
     /// For all models of a backend together that have no quota of their own.
     pub service_quota: Option<ServiceQuota>,
     /// For single models.
@@ -155,7 +155,7 @@ pub struct ClientSelector {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 pub struct SelectedHeader {
     /// Its name.
-    #[schemars(length(min = 1, max = 256), regex(pattern = HEADER_NAME))]
+    #[schemars(length(min = 1, max = 256))]
     pub name: String,
     /// How it is compared.
     #[serde(rename = "type", default)]
@@ -265,6 +265,7 @@ pub struct SelectedParameter {
     #[serde(rename = "type", default)]
     pub kind: SelectedValue,
     /// With what; nothing for `Distinct`.
+    #[schemars(length(max = 1024))]
     pub value: Option<String>,
     /// Only requests of which this does not hold.
     #[serde(default)]

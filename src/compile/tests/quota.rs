@@ -476,4 +476,5 @@ fn the_example_is_as_it_should_be() {
             "tenants/experiment",
         ]
     );
+    insta::assert_json_snapshot!("quotas_of_the_example", compiled.config.quotas);
 }

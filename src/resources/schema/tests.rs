@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::resources::{
     aigateway::{AIGatewayRoute, AIServiceBackend},
+    quota_policy::QuotaPolicy,
     security::BackendSecurityPolicy,
 };
 
@@ -19,6 +20,15 @@ const MEANT: &[&str] = &[
     "spec.rules[].backendRefs[].weight: max",
     // Of earlier versions; ignored with a warning.
     "spec.timeouts: unknown to the CRD",
+    // There cannot be less than nothing, nor more than can be counted exactly.
+    "spec.serviceQuota.quota.limit: min",
+    "spec.serviceQuota.quota.limit: max",
+    "spec.perModelQuotas[].quota.defaultBucket.limit: min",
+    "spec.perModelQuotas[].quota.defaultBucket.limit: max",
+    "spec.perModelQuotas[].quota.bucketRules[].quota.limit: min",
+    "spec.perModelQuotas[].quota.bucketRules[].quota.limit: max",
+    // It has a default.
+    "spec.perModelQuotas[].quota.bucketRules[].clientSelectors[].path.value: required false",
 ];
 
 fn crd(file: &str) -> Option<Value> {
@@ -34,7 +44,8 @@ fn crd(file: &str) -> Option<Value> {
     };
     let crd: Value = serde_saphyr::from_str_with_options(&text, options).unwrap();
     let versions = crd["spec"]["versions"].as_array().unwrap();
-    let version = versions.iter().find(|version| version["name"] == "v1beta1").unwrap();
+    let version =
+        versions.iter().find(|version| version["name"] == "v1beta1").or_else(|| versions.first()).unwrap();
     Some(version["schema"]["openAPIV3Schema"].clone())
 }
 
@@ -133,6 +144,7 @@ fn shapes_agree_with_the_crds() {
         ("aigateway.envoyproxy.io_aigatewayroutes.yaml", Shape::of::<AIGatewayRoute>()),
         ("aigateway.envoyproxy.io_aiservicebackends.yaml", Shape::of::<AIServiceBackend>()),
         ("aigateway.envoyproxy.io_backendsecuritypolicies.yaml", Shape::of::<BackendSecurityPolicy>()),
+        ("aigateway.envoyproxy.io_quotapolicies.yaml", Shape::of::<QuotaPolicy>()),
     ];
     for (file, shape) in kinds {
         let Some(crd) = crd(file) else { continue };
