@@ -387,6 +387,25 @@ mod tests {
 
     proptest! {
         #[test]
+        fn no_estimate_or_report_is_too_large(
+            prompt in any::<u64>(),
+            output in any::<u64>(),
+            answers in any::<u64>(),
+            counts in prop::array::uniform6(prop::option::of(any::<u64>())),
+        ) {
+            let [input, cached_input, cache_creation_input, out, total, reasoning] = counts;
+            let used =
+                TokenUsage { input, cached_input, cache_creation_input, output: out, total, reasoning };
+            let dear = Price { input: MAX_PRICE, cached_input: 0, cache_creation_input: MAX_PRICE, output: MAX_PRICE };
+            for metric in metrics().into_iter().chain([money(dear), Metric::InFlight]) {
+                let bound = metric.bound(AtMost { prompt, output, answers }, ASKED);
+                prop_assert!(bound.at(output) <= MAX_AMOUNT && metric.cost(&used, ASKED) <= MAX_AMOUNT);
+                let PerOutput { numerator, denominator } = bound.per_output;
+                prop_assert!(u128::from(numerator) <= MAX_FACTOR && denominator > 0 && u128::from(denominator) <= MAX_FACTOR);
+            }
+        }
+
+        #[test]
         fn what_stays_within_the_estimate_costs_no_more_than_the_bound(
             prompt in 0_u64..1_000_000,
             cap in 0_u64..100_000,

@@ -221,6 +221,20 @@ mod tests {
         assert!(error.contains("routeName") && error.contains("line 1"), "{error}");
     }
 
+    #[test]
+    fn limits_are_read_exactly() {
+        let limit = json!({"id": "l", "name": "l", "metric": "Request", "amount": 1, "window": {"kind": "Fixed", "seconds": 60}});
+        let with = |member: &str, limit: Value| json!({"quotas": [{"policy": "p", member: [limit]}]});
+        let read = loaded(&with("limits", limit.clone()), "*").unwrap();
+        assert_eq!(read.runtime.quotas().iter().count(), 1);
+        let mut misspelt = limit.clone();
+        misspelt["Amount"] = json!(2);
+        for (document, name) in [(with("limit", limit), "limit"), (with("limits", misspelt), "Amount")] {
+            let error = loaded(&document, "*").unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
     /// The same document with letters of names in another case, as `flips` says; keys of maps stay.
     fn in_other_case(value: Value, flips: &mut impl Iterator<Item = bool>) -> Value {
         let flip = |name: String, flips: &mut dyn Iterator<Item = bool>| -> String {

@@ -389,4 +389,7 @@ fn envoy_takes_the_examples() {
     let text = ["basic.yaml", "kimi.yaml"]
         .map(|name| std::fs::read_to_string(folder.join(name)).expect("an example"));
     assert!(validate(&envoy, &text.join("\n---\n")).serves());
+    let text = ["basic.yaml", "../quota/quota.yaml"]
+        .map(|name| std::fs::read_to_string(folder.join(name)).expect("an example"));
+    assert!(validate(&envoy, &text.join("\n---\n")).serves());
 }
