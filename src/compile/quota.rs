@@ -194,7 +194,8 @@ impl Place<'_> {
                 unit: None,
                 time_zone: None,
             }),
-            mode: QuotaMode::Reserve,
+            // Who moves over has written amounts for this: what a request may cost at most can be more than all there is.
+            mode: self.policy.spec.admission.unwrap_or(QuotaMode::Record),
             shadow: false,
             any_of: None,
             most_subjects: None,

@@ -242,7 +242,7 @@ spec:
         [
             "limit       tenants/tpm: 100000 tokens in 1m for each key",
             "limit       tenants/acme: 5 requests in a calendar day (UTC), of organisation acme",
-            "limit       quota/gpt-4/default: 7 tokens in 1h, room in one of its group is enough at default/one",
+            "limit       quota/gpt-4/default: 7 tokens in 1h, charged at the end, room in one of its group is enough at default/one",
         ]
     );
     assert_eq!(explanation.limits[1].clients.as_deref(), Some("organisation acme"));

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use super::rules::Report;
 use super::types::LocalObjectReference;
+use crate::config::QuotaMode;
 use crate::cost::{Cost, CostKind};
 use crate::keys::Network;
 use crate::routing::Condition;
@@ -24,6 +25,8 @@ pub struct QuotaPolicySpec {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub target_refs: Vec<LocalObjectReference>,
+    /// Whether its quotas are held to before or after a request; absent: after it, as upstream does. Not a field of upstream's.
+    pub admission: Option<QuotaMode>,
     /// For all models of a backend together that have no quota of their own.
     pub service_quota: Option<ServiceQuota>,
     /// For single models.

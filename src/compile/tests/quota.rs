@@ -141,7 +141,7 @@ fn a_model_s_buckets_are_all_charged_and_one_with_room_is_enough() {
     assert_eq!(asked("b").claims(&compiled), [""; 0]);
     let prepared = gold.ask(&compiled).expect("limits");
     assert_eq!(prepared.ask.groups, [Group::All, Group::Any]);
-    assert!(prepared.ask.claims.iter().all(|claim| claim.group == 1 && claim.mode == Mode::Reserve));
+    assert!(prepared.ask.claims.iter().all(|claim| claim.group == 1 && claim.mode == Mode::Record));
     let shadow: Vec<bool> = prepared.ask.claims.iter().map(|claim| claim.shadow).collect();
     assert_eq!(shadow, [false, true, false]);
     let hour =
@@ -149,6 +149,18 @@ fn a_model_s_buckets_are_all_charged_and_one_with_room_is_enough() {
     assert_eq!((prepared.ask.claims[0].window, prepared.ask.claims[0].amount), (hour, 1000));
     assert_eq!(&*prepared.ask.claims[0].bucket.limit, "q/default/a/m/rule-0:cel:1h");
     assert_eq!(prepared.on_away, OnAway::Open);
+}
+
+#[test]
+fn a_quota_is_held_to_afterwards_as_upstream_does_unless_it_says_otherwise() {
+    let mode = |more: &str| {
+        let spec = format!("  serviceQuota: {{quota: {{limit: 9, duration: 1d}}}}\n{more}");
+        let prepared = asked("a").ask(&compile_clean(&with(&policy("p", &spec)))).expect("limits");
+        prepared.ask.claims[0].mode
+    };
+    assert_eq!(mode(""), Mode::Record);
+    assert_eq!(mode("  admission: Record\n"), Mode::Record);
+    assert_eq!(mode("  admission: Reserve\n"), Mode::Reserve);
 }
 
 #[test]

@@ -27,6 +27,8 @@ const MEANT: &[&str] = &[
     "spec.perModelQuotas[].quota.defaultBucket.limit: max",
     "spec.perModelQuotas[].quota.bucketRules[].quota.limit: min",
     "spec.perModelQuotas[].quota.bucketRules[].quota.limit: max",
+    // Ours.
+    "spec.admission: unknown to the CRD",
     // It has a default.
     "spec.perModelQuotas[].quota.bucketRules[].clientSelectors[].path.value: required false",
 ];
