@@ -115,6 +115,26 @@ impl Endpoint {
     }
 }
 
+/// How errors look to a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are those of the APIs")]
+pub enum Dialect {
+    OpenAI,
+    Anthropic,
+    Cohere,
+}
+
+impl Dialect {
+    /// That of an endpoint.
+    pub fn of(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::Messages | Endpoint::CountTokens | Endpoint::AnthropicModels => Self::Anthropic,
+            Endpoint::Rerank => Self::Cohere,
+            _ => Self::OpenAI,
+        }
+    }
+}
+
 /// The value of `gen_ai.provider.name` for a backend of that dialect.
 pub fn provider_name(schema: ApiSchemaName) -> &'static str {
     match schema {

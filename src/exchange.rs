@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! RequestHeaders ─► AwaitBody ─► AwaitAnswer ─► Reading ─► over
-//!       │               │             └► Passing ─► over       (nothing to read in this answer)
+//!       │               │  │ ▲        └► Passing ─► over       (nothing to read in this answer)
+//!       │               │  ▼ │
+//!       │               │ Asking ─► over                       (quotas apply: the store is asked)
 //!       └───────────────┴► over                                (answered by the gateway itself)
 //! ```
 //!
@@ -14,6 +16,7 @@ mod gateway_key;
 mod handover;
 mod identity;
 mod outgoing;
+mod quota;
 mod request;
 mod response;
 mod restore;
@@ -31,8 +34,11 @@ use bytes::Bytes;
 pub use self::attempt::{Arrival, Attempt, PROVED_KEY};
 pub use self::handover::{ExchangeId, Handover, InvalidId};
 use self::identity::Client;
-pub use self::identity::{Dialect, UNAUTHENTICATED, unauthenticated, unauthenticated_body};
+pub use self::identity::{UNAUTHENTICATED, unauthenticated, unauthenticated_body};
 use self::outgoing::Expected;
+pub use self::quota::{NoAnswer, Reservation};
+use self::quota::{Question, Ruling};
+use self::request::Asked;
 pub use self::request::{
     ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
     ORIGINAL_PATH_HEADER, ROUTING_HEADER, ROUTING_KEY, matched_values,
@@ -42,7 +48,8 @@ use crate::endpoint::{Endpoint, Paths};
 use crate::headers::{HeaderAttributes, Headers};
 use crate::keys::Index;
 use crate::mutation::{Change, LocalReply, Metadata};
-use crate::runtime::{Scope, Served};
+use crate::quota::{Ask, Verdict};
+use crate::runtime::{Rule, Scope, Served};
 use crate::translate::Reader;
 
 /// When something happens, on both clocks.
@@ -119,6 +126,8 @@ pub enum Step {
     Continue(Change),
     /// The client gets this answer; nothing more goes to or comes from a provider.
     Reply(LocalReply),
+    /// The store of quotas is to be asked this; what follows comes out of `answered`. The message waits until then.
+    Ask(Arc<Ask>),
 }
 
 impl Default for Step {
@@ -138,6 +147,9 @@ pub enum Violation {
         /// What was waited for.
         state: &'static str,
     },
+    /// An answer of the store that nobody waits for.
+    #[error("an answer about quotas while {0}")]
+    NotAsked(&'static str),
     /// An attempt goes to a backend that the configuration does not know. Nothing is sent to it.
     #[error("Envoy sends to backend {0:?}, which the configuration does not know")]
     UnknownBackend(String),
@@ -156,6 +168,8 @@ pub struct Exchange {
     state: State,
     /// The client's address, where Envoy tells it.
     source: Option<IpAddr>,
+    /// The store's time less ours, in milliseconds.
+    ahead: i64,
     /// Taken when the exchange is settled; from then on nothing more is noted.
     account: Option<Box<Settlement>>,
 }
@@ -164,6 +178,7 @@ pub struct Exchange {
 enum State {
     Start,
     AwaitBody(Box<Received>),
+    Asking(Box<Asking>),
     AwaitAnswer(Box<Sent>),
     Reading(Box<Reading>),
     /// The answer needs nothing from us. It is not over until its end, but Envoy may not tell us of that.
@@ -176,6 +191,7 @@ impl State {
         match self {
             Self::Start => "waiting for request headers",
             Self::AwaitBody(_) => "waiting for the request body",
+            Self::Asking(_) => "waiting for the store of quotas",
             Self::AwaitAnswer(_) => "waiting for response headers",
             Self::Reading(_) => "waiting for the response body",
             Self::Passing => "letting the response pass",
@@ -191,6 +207,14 @@ struct Received {
     endpoint: Endpoint,
     client: Client,
     headers: Headers,
+}
+
+/// A request that waits for the store of quotas.
+#[derive(Debug)]
+struct Asking {
+    question: Question,
+    rule: Arc<Rule>,
+    asked: Asked,
 }
 
 /// A request that went on.
@@ -216,12 +240,25 @@ impl Exchange {
         if let Some(Scope::Gateway(gateway)) = &scope {
             settlement.gateway = Some(Arc::clone(&gateway.name));
         }
-        Self { scope, settings, id, state: State::Start, source: None, account: Some(Box::new(settlement)) }
+        Self {
+            scope,
+            settings,
+            id,
+            state: State::Start,
+            source: None,
+            ahead: 0,
+            account: Some(Box::new(settlement)),
+        }
     }
 
     /// The client's address, as Envoy found it. Keys that are bound to networks are refused without it.
     pub fn comes_from(&mut self, source: Option<IpAddr>) {
         self.source = source;
+    }
+
+    /// How far the clock of the store of quotas is ahead of ours, in milliseconds.
+    pub fn store_is_ahead(&mut self, milliseconds: i64) {
+        self.ahead = milliseconds;
     }
 
     /// Its name among those of all processors.
@@ -274,8 +311,46 @@ impl Exchange {
             (state, input) => {
                 let violation =
                     Violation::OutOfOrder { phase: Phase::of(&input), state: state.waiting_for() };
+                if let State::AwaitAnswer(sent) = &state {
+                    self.collect(sent);
+                }
                 self.set_outcome(Outcome::Violation);
                 return Err(violation);
+            }
+        };
+        self.state = next;
+        Ok(step)
+    }
+
+    /// Takes the store's answer to the latest [`Step::Ask`].
+    pub fn answered(&mut self, answer: Result<Verdict, NoAnswer>, now: Now) -> Result<Step, Violation> {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        let State::Asking(mut asking) = state else {
+            let violation = Violation::NotAsked(state.waiting_for());
+            self.set_outcome(Outcome::Violation);
+            return Err(violation);
+        };
+        let model = asking.model();
+        let (next, step) = match asking.question.answered(answer, &model, &asking.asked.body) {
+            Ruling::Again(ask) => (State::Asking(asking), Step::Ask(ask)),
+            Ruling::Refused(reply, limit) => {
+                self.note(|settlement| {
+                    settlement.reservations.clear();
+                    settlement.refused_by = limit;
+                });
+                self.reply(reply)
+            }
+            Ruling::Unknown(reply) => self.reply(reply),
+            Ruling::Passed(passed) => {
+                self.note(|settlement| {
+                    settlement.clamped = passed.clamped;
+                    settlement.reservations.iter_mut().for_each(|reservation| reservation.granted(&passed));
+                });
+                let Asking { rule, mut asked, .. } = *asking;
+                if let Some(body) = passed.body {
+                    (asked.body, asked.capped) = (body, true);
+                }
+                self.go_on(&rule, asked, now)
             }
         };
         self.state = next;
@@ -290,12 +365,30 @@ impl Exchange {
     /// The account of this exchange as of `now`, the first time this is called; an exchange that is not over counts as
     /// interrupted and is accounted with what was delivered so far.
     pub fn settle(&mut self, now: Instant) -> Option<Settlement> {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        if let State::AwaitAnswer(sent) = &state {
+            self.collect(sent);
+        }
         let mut settlement = self.account.take()?;
-        if let State::Reading(reading) = &self.state {
+        if let State::Reading(reading) = &state {
             settlement.read(reading.reader.report(), true);
         }
+        self.state = state;
         settlement.close(now);
         Some(*settlement)
+    }
+
+    /// Takes over what attempts have asked the store of quotas to hold.
+    fn collect(&mut self, sent: &Sent) {
+        if let Sent::PerAttempt(handover) = sent {
+            let left = handover.left();
+            self.note(|settlement| {
+                settlement.sent |= left.sent;
+                settlement.clamped = left.clamped.or(settlement.clamped);
+                settlement.refused_by = left.refused_by;
+                settlement.reservations.extend(left.reservation);
+            });
+        }
     }
 
     fn note(&mut self, fact: impl FnOnce(&mut Settlement)) {

@@ -5,6 +5,7 @@
 
 mod limits;
 mod question;
+mod run;
 mod text;
 
 #[cfg(test)]
@@ -20,18 +21,17 @@ use serde_json::json;
 
 pub use question::{Question, QuestionError};
 
+use self::run::{attempt, begin};
 use crate::auth::{CLIENT_CREDENTIAL_HEADERS, Held};
 use crate::compile::{Compiled, Destination, Listener, RuleFate};
 use crate::config::{self, HeaderMatchType, Proof, ProofKind, RuleMatch};
 use crate::diagnostics::suggest;
 use crate::endpoint::{ApiTarget, Endpoint};
-use crate::exchange::{
-    Arrival, Attempt, Exchange, ExchangeId, Input, MODEL_HEADER, Now, Step, Violation, matched_values,
-};
+use crate::exchange::{MODEL_HEADER, Now, Step, matched_values};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::Change;
 use crate::routing::Hosts;
-use crate::runtime::{Rule, Runtime, condition};
+use crate::runtime::{Runtime, condition};
 
 /// The headers by which the processor and Envoy agree; no provider sees them.
 const INTERNAL_PREFIX: &str = "x-ai-eg-";
@@ -403,6 +403,9 @@ fn verdict(
             };
             return Verdict::Answered { status: reply.status, reason };
         }
+        Ok(Step::Ask(_)) => {
+            return Verdict::Unanswerable { reason: "the limits cannot be asked about".to_owned() };
+        }
         Err(violation) => return Verdict::Unanswerable { reason: violation.to_string() },
     };
     let chosen = settled.as_ref().and_then(|settled| settled.rule.as_ref());
@@ -444,56 +447,6 @@ fn verdict(
             status: 500,
             reason: format!("rule {rule} of {route} has no backend with a weight above zero"),
         },
-    }
-}
-
-/// Puts the request through an exchange, up to where it is sent on.
-fn begin(
-    runtime: &Arc<Runtime>,
-    gateway: &config::Gateway,
-    question: &Question,
-    headers: Headers,
-    now: Now,
-) -> (Exchange, Result<Step, Violation>) {
-    let id = ExchangeId { process: 0, number: 0 };
-    let mut exchange = Exchange::new(runtime.scope(&gateway.authority), id, Arc::default(), now);
-    let first = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
-    let step = match first {
-        Ok(Step::Continue(_)) => {
-            exchange.handle(Input::RequestBody { body: question.body(), end_of_stream: true }, now)
-        }
-        other => other,
-    };
-    (exchange, step)
-}
-
-/// Puts the request of an exchange through an attempt at one of the backends: what that is sent, or why it is sent nothing.
-fn attempt(
-    exchange: &Exchange,
-    (rule, proofs): (&Rule, &[Proof]),
-    destination: &Destination,
-    question: &Question,
-    now: Now,
-) -> Result<ProviderRequest, String> {
-    let arrival = Arrival {
-        host_backend: Some(destination.backend.clone()),
-        upstream_host: destination.hosts.first().cloned(),
-        count: Some(1),
-        ..Arrival::default()
-    };
-    let mut attempt = Attempt::new(arrival, exchange.handover().cloned(), None, Arc::default());
-    let headers = proving(question.headers(None), proofs);
-    match attempt.handle(Input::RequestHeaders { headers, end_of_stream: false }, now) {
-        Ok(Step::Continue(change)) => {
-            let served = rule.attempted(&destination.backend);
-            let model = served.and_then(|served| served.backend.model_override.as_deref());
-            Ok(provider_request(&change, Some(model.unwrap_or_else(|| question.model()).to_owned())))
-        }
-        Ok(Step::Reply(reply)) => {
-            let told = String::from_utf8_lossy(&reply.body).into_owned();
-            Err(format!("{} by the gateway itself: {}", reply.status, message(&told).unwrap_or(told)))
-        }
-        Err(violation) => Err(violation.to_string()),
     }
 }
 

@@ -11,11 +11,15 @@
 //! All times are milliseconds since the Unix epoch by the store's clock; all amounts are integers of the limit's own unit (tokens,
 //! requests, millionths of the currency).
 
+pub mod cap;
 mod claim;
 mod describe;
+pub mod estimate;
+pub mod headers;
 mod limit;
 mod metric;
 mod quotas;
+pub mod refusal;
 mod scope;
 mod window;
 

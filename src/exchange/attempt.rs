@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! RequestHeaders ─► Passing                                            (the request is at hand: all is done at once)
+//!       ├► Asking ─► Passing                                           (quotas apply: the store is asked)
 //!       └► AwaitBody ─► AwaitAnswer ─► Reading ─► over                 (it is with another process: Envoy sends it here)
 //! ```
 //!
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use super::handover::{Candidates, Taken};
 use super::identity::{Client, unauthenticated};
 use super::outgoing::{self, Expected, Manner, Original, Outgoing};
+use super::quota::{NoAnswer, Question, Ruling, reservation_id, store_time};
 use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, tell, wants_usage};
 use super::response::{pass, status};
 use super::restore::{self, Former};
@@ -26,6 +28,7 @@ use crate::auth::{CLIENT_CREDENTIAL_HEADERS, CredentialMetadata};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata, PhaseOverride};
+use crate::quota::{Facts, Settle, Verdict};
 use crate::runtime::{Rule, Scope, Served, Tenancy, Unproved};
 use crate::tenant::Tenant;
 use crate::translate::{self, Pair, Reader};
@@ -84,12 +87,15 @@ pub struct Attempt {
     scope: Option<Scope>,
     settings: Arc<Settings>,
     state: State,
+    /// What earlier attempts had reserved in vain.
+    settles: Vec<Settle>,
 }
 
 #[derive(Debug)]
 enum State {
     /// With the request, where this process has it.
     Start(Option<Arc<Handover>>),
+    Asking(Box<Asking>),
     AwaitBody(Box<Elsewhere>),
     AwaitAnswer(Box<Expected>),
     Reading(Box<Reader>),
@@ -101,6 +107,7 @@ impl State {
     fn waiting_for(&self) -> &'static str {
         match self {
             Self::Start(_) => "waiting for request headers",
+            Self::Asking(_) => "waiting for the store of quotas",
             Self::AwaitBody(_) => "waiting for the request body",
             Self::AwaitAnswer(_) => "waiting for response headers",
             Self::Reading(_) => "waiting for the response body",
@@ -120,6 +127,24 @@ struct Elsewhere {
     is_first: bool,
 }
 
+/// A request on its way to a backend.
+#[derive(Debug)]
+struct Going {
+    handover: Arc<Handover>,
+    served: Arc<Served>,
+    /// The headers as they are.
+    current: Headers,
+    is_first: bool,
+}
+
+/// A request that waits for the store of quotas.
+#[derive(Debug)]
+struct Asking {
+    question: Question,
+    going: Going,
+    client: Client,
+}
+
 impl Attempt {
     /// An attempt of which Envoy told `arrival`. `handover` is the request, where this process has it; `scope` is the
     /// configuration in force.
@@ -129,7 +154,7 @@ impl Attempt {
         scope: Option<Scope>,
         settings: Arc<Settings>,
     ) -> Self {
-        Self { arrival, scope, settings, state: State::Start(handover) }
+        Self { arrival, scope, settings, state: State::Start(handover), settles: Vec::new() }
     }
 
     /// Takes one message; `now` is when it came.
@@ -137,7 +162,7 @@ impl Attempt {
         let state = std::mem::replace(&mut self.state, State::Over);
         let (next, step) = match (state, input) {
             (State::Start(Some(handover)), Input::RequestHeaders { headers, .. }) => {
-                self.send(&handover, &headers, now)?
+                self.send(handover, headers, now)?
             }
             (State::Start(None), Input::RequestHeaders { headers, end_of_stream }) => {
                 self.ask_for_body(headers, end_of_stream)?
@@ -177,6 +202,33 @@ impl Attempt {
         Ok(step)
     }
 
+    /// Takes the store's answer to the latest [`Step::Ask`].
+    pub fn answered(&mut self, answer: Result<Verdict, NoAnswer>, now: Now) -> Result<Step, Violation> {
+        let state = std::mem::replace(&mut self.state, State::Over);
+        let State::Asking(mut asking) = state else { return Err(Violation::NotAsked(state.waiting_for())) };
+        let handover = Arc::clone(&asking.going.handover);
+        let ruling = asking.question.answered(answer, &asking.going.model(), &handover.body);
+        let (next, step) = match ruling {
+            Ruling::Again(ask) => (State::Asking(asking), Step::Ask(ask)),
+            Ruling::Refused(reply, limit) => {
+                handover.refused(limit);
+                refuse(&asking.going, reply, now)
+            }
+            Ruling::Unknown(reply) => refuse(&asking.going, reply, now),
+            Ruling::Passed(passed) => {
+                handover.granted(&passed);
+                self.go_on(&asking.going, &asking.client, passed.body.as_ref(), now)
+            }
+        };
+        self.state = next;
+        Ok(step)
+    }
+
+    /// What the store of quotas is to be told besides, each once.
+    pub fn settles(&mut self) -> impl Iterator<Item = Settle> {
+        std::mem::take(&mut self.settles).into_iter()
+    }
+
     /// The full name of the backend, by what Envoy says of the host it has chosen.
     fn backend(&self, headers: &Headers) -> Result<&str, Violation> {
         let Arrival { host_backend, cluster_backend, .. } = &self.arrival;
@@ -197,9 +249,14 @@ impl Attempt {
         }
     }
 
-    /// Everything the request needs, in the reply to its headers.
-    fn send(&self, handover: &Handover, current: &Headers, now: Now) -> Result<(State, Step), Violation> {
-        let name = self.backend(current)?;
+    /// The request is at hand: it is sent, or asked about first.
+    fn send(
+        &mut self,
+        handover: Arc<Handover>,
+        current: Headers,
+        now: Now,
+    ) -> Result<(State, Step), Violation> {
+        let name = self.backend(&current)?;
         let served = match &handover.candidates {
             Candidates::OfRule(rule) => rule.attempted(name).cloned(),
             Candidates::Classic(_) => match &self.scope {
@@ -209,10 +266,31 @@ impl Attempt {
         };
         let served = served.ok_or_else(|| Violation::UnknownBackend(name.to_owned()))?;
         let client = match &handover.candidates {
-            Candidates::OfRule(rule) => self.admit(handover, rule, current),
+            Candidates::OfRule(rule) => self.admit(&handover, rule, &current),
             Candidates::Classic(_) => Ok(handover.known.clone()),
         };
-        let count = handover.begin();
+        let (count, in_vain) = handover.begin();
+        self.settles.extend(in_vain);
+        // An earlier one, of this process or another, made of the request what this one's backend does not want.
+        let is_first =
+            count == 1 && !self.arrival.marked && self.arrival.count.is_none_or(|count| count <= 1);
+        let going = Going { handover, served, current, is_first };
+        let client = match client {
+            Ok(client) => client,
+            Err(reply) => return Ok(refuse(&going, reply, now)),
+        };
+        let Some(question) = going.question(&client, count, now) else {
+            return Ok(self.go_on(&going, &client, None, now));
+        };
+        let reservation = question.reservation(Some(&going.served), &going.model());
+        let ask = Arc::clone(reservation.ask());
+        going.handover.reserve(reservation);
+        Ok((State::Asking(Box::new(Asking { question, going, client })), Step::Ask(ask)))
+    }
+
+    /// Everything the request needs, in the reply to its headers. `capped` takes the place of its body.
+    fn go_on(&self, going: &Going, client: &Client, capped: Option<&Bytes>, now: Now) -> (State, Step) {
+        let Going { handover, served, current, is_first } = going;
         let manner = Manner {
             force_usage: handover.force_usage,
             hide_usage: handover.hide_usage,
@@ -222,41 +300,26 @@ impl Attempt {
             wall: now.wall,
         };
         let original = handover.original();
-        let prepared =
-            client.and_then(|client| Ok((outgoing::prepare(&served, &original, &manner)?, client)));
-        let (outgoing, client) = match prepared {
-            Ok(prepared) => prepared,
-            Err(reply) => {
-                let expected = Expected {
-                    served,
-                    endpoint: handover.endpoint,
-                    pair: Pair::Same,
-                    streaming: handover.request.streaming,
-                    hide_usage: false,
-                    model: Arc::clone(&handover.model),
-                };
-                handover.take(Taken { expected, refused: Some(reply.details), started: now.monotonic });
-                return Ok((State::Passing, Step::Reply(reply)));
-            }
-        };
-        let Outgoing { headers: mut edits, body, expected } = outgoing;
-        // An earlier one, of this process or another, made of the request what this one's backend does not want.
-        let is_first =
-            count == 1 && !self.arrival.marked && self.arrival.count.is_none_or(|count| count <= 1);
-        let body = body.or_else(|| (!is_first).then(|| handover.body.clone()));
+        let original = Original { body: capped.unwrap_or(original.body), ..original };
+        let Outgoing { headers: mut edits, body, expected } =
+            match outgoing::prepare(served, &original, &manner) {
+                Ok(outgoing) => outgoing,
+                Err(reply) => return refuse(going, reply, now),
+            };
+        let body = body.or_else(|| capped.cloned()).or_else(|| (!is_first).then(|| handover.body.clone()));
         if !is_first {
             restore::original(&Former { current, original: &handover.headers }, &mut edits);
         }
         edits.remove(UPSTREAM_HOST_HEADER);
         self.mark(&mut edits);
-        let mut metadata = sending_metadata(&self.settings, &served, &handover.headers, body.as_ref());
+        let mut metadata = sending_metadata(&self.settings, served, &handover.headers, body.as_ref());
         if let Candidates::OfRule(rule) = &handover.candidates {
-            prove(rule, &client, &mut edits, &mut metadata);
+            prove(rule, client, &mut edits, &mut metadata);
         }
         handover.take(Taken { expected, refused: None, started: now.monotonic });
         let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
         let change = Change { headers: edits, body, metadata, ..Change::default() };
-        Ok((State::Passing, Step::Continue(change)))
+        (State::Passing, Step::Continue(change))
     }
 
     /// Who is asking, if the request proves what its rule demands and may use the model. An earlier attempt has taken the proofs
@@ -416,6 +479,49 @@ impl Attempt {
         let state = plan.reader.map_or(State::Passing, |reader| State::Reading(Box::new(reader)));
         (state, Step::Continue(Change { headers: edits, phases, ..Change::default() }))
     }
+}
+
+impl Going {
+    /// The model that the backend is asked for.
+    fn model(&self) -> Arc<str> {
+        Arc::clone(self.served.backend.model_override.as_ref().unwrap_or(&self.handover.model))
+    }
+
+    /// What the store is to be asked before this goes on, if anything.
+    fn question(&self, client: &Client, count: u32, now: Now) -> Option<Question> {
+        let Self { handover, served, .. } = self;
+        let limits = handover.quota.as_ref()?;
+        let model = self.model();
+        let facts = Facts {
+            tenant: &client.tenant,
+            key_quota: client.key_quota(),
+            gateway: Some(&limits.gateway),
+            route: Some(&served.route),
+            backend: Some(&served.backend.name),
+            asked_model: &handover.model,
+            sent_model: Some(&model),
+            headers: &handover.headers,
+            endpoint: handover.endpoint,
+            source: limits.source,
+        };
+        let (id, time) = (reservation_id(limits.exchange, count), store_time(now, limits.ahead));
+        Question::new(&limits.quotas, limits.stage, &facts, &handover.body, id, time)
+    }
+}
+
+/// The gateway answers in the backend's place.
+fn refuse(going: &Going, reply: LocalReply, now: Now) -> (State, Step) {
+    let Going { handover, served, .. } = going;
+    let expected = Expected {
+        served: Arc::clone(served),
+        endpoint: handover.endpoint,
+        pair: Pair::Same,
+        streaming: handover.request.streaming,
+        hide_usage: false,
+        model: Arc::clone(&handover.model),
+    };
+    handover.take(Taken { expected, refused: Some(reply.details), started: now.monotonic });
+    (State::Passing, Step::Reply(reply))
 }
 
 /// What an attempt tells the router's stream of another process.

@@ -1,6 +1,7 @@
 //! What the two streams of one exchange know of each other, where a request is sent attempt by attempt: the router's stream
 //! leaves the request, an attempt's stream leaves what it made of it.
 
+use core::net::IpAddr;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,8 +11,10 @@ use bytes::Bytes;
 
 use super::identity::Client;
 use super::outgoing::{Expected, Original};
+use super::quota::{Passed, Reservation};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::Headers;
+use crate::quota::{End, Quotas, Settle, Stage};
 use crate::runtime::{Classic, Rule, Served, Tenancy};
 
 /// Names an exchange among those of all processors. In text, two numbers of 16 hexadecimal digits.
@@ -67,7 +70,23 @@ pub struct Handover {
     pub(super) force_usage: bool,
     pub(super) hide_usage: bool,
     pub(super) candidates: Candidates,
+    /// What attempts have to ask for, if anything.
+    pub(super) quota: Option<Limits>,
     pub(super) attempts: Mutex<Attempts>,
+}
+
+/// What attempts ask the store of quotas by.
+pub(super) struct Limits {
+    pub(super) quotas: Arc<Quotas>,
+    /// Which part of them is theirs.
+    pub(super) stage: Stage,
+    /// `namespace/name` of the Gateway.
+    pub(super) gateway: Arc<str>,
+    pub(super) exchange: ExchangeId,
+    /// The client's address.
+    pub(super) source: Option<IpAddr>,
+    /// The store's time less ours, in milliseconds.
+    pub(super) ahead: i64,
 }
 
 /// Who may serve a request.
@@ -84,6 +103,21 @@ pub(super) struct Attempts {
     count: u32,
     latest: Option<Taken>,
     failed: Vec<Arc<Served>>,
+    /// Of the attempt that is under way.
+    reservation: Option<Reservation>,
+    clamped: Option<u64>,
+    /// The limit that had no room for the latest.
+    refused_by: Option<Arc<str>>,
+}
+
+/// What the attempts leave to be settled.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    pub(super) reservation: Option<Reservation>,
+    pub(super) clamped: Option<u64>,
+    pub(super) refused_by: Option<Arc<str>>,
+    /// The latest went on to its backend.
+    pub(super) sent: bool,
 }
 
 /// What an attempt did with a request.
@@ -108,14 +142,47 @@ impl Handover {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an attempt: 1 is the first. What an earlier one asked of its backend came to nothing.
-    pub(super) fn begin(&self) -> u32 {
+    /// Counts an attempt: 1 is the first. What an earlier one asked of its backend came to nothing; what it had reserved is to be
+    /// settled.
+    pub(super) fn begin(&self) -> (u32, Option<Settle>) {
         let mut attempts = self.attempts();
         attempts.count = attempts.count.saturating_add(1);
+        let mut end = End::Unsent;
         if let Some(before) = attempts.latest.take() {
+            end = if before.refused.is_some() { End::Unsent } else { End::Failed };
             attempts.failed.push(before.expected.served);
         }
-        attempts.count
+        (attempts.clamped, attempts.refused_by) = (None, None);
+        (attempts.count, attempts.reservation.take().map(|reservation| reservation.settle_in_vain(end)))
+    }
+
+    /// Leaves what is asked of the store of quotas, before it is.
+    pub(super) fn reserve(&self, reservation: Reservation) {
+        self.attempts().reservation = Some(reservation);
+    }
+
+    /// The store has answered: there was room.
+    pub(super) fn granted(&self, passed: &Passed) {
+        let mut attempts = self.attempts();
+        attempts.clamped = passed.clamped;
+        if let Some(reservation) = &mut attempts.reservation {
+            reservation.granted(passed);
+        }
+    }
+
+    /// The store has answered: there was none, and nothing is held.
+    pub(super) fn refused(&self, limit: Option<Arc<str>>) {
+        let mut attempts = self.attempts();
+        attempts.refused_by = limit;
+        attempts.reservation = None;
+    }
+
+    /// Hands out what is to be settled.
+    pub(super) fn left(&self) -> Left {
+        let mut attempts = self.attempts();
+        let sent = attempts.latest.as_ref().is_some_and(|taken| taken.refused.is_none());
+        let Attempts { reservation, clamped, refused_by, .. } = &mut *attempts;
+        Left { reservation: reservation.take(), clamped: *clamped, refused_by: refused_by.take(), sent }
     }
 
     /// Leaves what the attempt did. A later one takes its place.

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::gateway_key;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Dialect, Endpoint};
 use crate::keys::Record;
 use crate::mutation::LocalReply;
 use crate::runtime::{Proved, Tenancy};
@@ -28,6 +28,11 @@ impl Client {
     pub(super) fn new(proved: Proved, key: Option<Arc<Record>>, tenancy: &Tenancy) -> Self {
         let tenant = key.as_deref().map_or_else(|| tenancy.tenant(&proved), gateway_key::tenant);
         Self { tenant, proved, key }
+    }
+
+    /// The quota that its key names.
+    pub(super) fn key_quota(&self) -> Option<&str> {
+        self.key.as_deref()?.grant.quota.as_deref()
     }
 
     /// Why it may not use a model, if it may not.
@@ -71,26 +76,6 @@ fn forbidden(endpoint: Endpoint) -> LocalReply {
         "model_not_allowed",
         body(Dialect::of(endpoint), codes, "permission_error", FORBIDDEN),
     )
-}
-
-/// How errors look to a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are those of the APIs")]
-pub enum Dialect {
-    OpenAI,
-    Anthropic,
-    Cohere,
-}
-
-impl Dialect {
-    /// That of an endpoint.
-    pub fn of(endpoint: Endpoint) -> Self {
-        match endpoint {
-            Endpoint::Messages | Endpoint::CountTokens | Endpoint::AnthropicModels => Self::Anthropic,
-            Endpoint::Rerank => Self::Cohere,
-            _ => Self::OpenAI,
-        }
-    }
 }
 
 fn body(dialect: Dialect, [kind, code]: [&str; 2], anthropic: &str, message: &str) -> Bytes {

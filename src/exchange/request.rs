@@ -6,14 +6,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::gateway_key::Denied;
-use super::handover::Candidates;
+use super::handover::{Candidates, Limits};
 use super::identity::{self, Client};
 use super::outgoing::{self, Manner, Original, Outgoing};
-use super::{Exchange, Handover, Now, Outcome, Received, Sent, Settings, State, Step};
+use super::quota::{Question, reservation_id, store_time};
+use super::{Asking, Exchange, Handover, Now, Outcome, Received, Sent, Settings, State, Step};
 use crate::auth::CredentialMetadata;
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
+use crate::quota::{Facts, Stage};
 use crate::runtime::{
     Classic, Gateway, ModelList, Proved, Route, Rule, Scope, Served, Target, Tenancy, Unproved,
 };
@@ -142,23 +144,11 @@ impl Exchange {
             return self.reply(refusal);
         }
         match route {
-            Route::Rule(rule) => match &rule.target {
-                Target::Direct(served) => {
-                    let original = Original {
-                        endpoint,
-                        headers: &headers,
-                        body: &body,
-                        request: &request,
-                        model: &model,
-                    };
-                    self.send(&rule, served, &original, &client, now)
-                }
-                Target::PerAttempt(_) => {
-                    let tenancy = Arc::clone(gateway.tenancy_of(&rule));
-                    let request = Asked { endpoint, client, tenancy, headers, body, request, model };
-                    self.hand_over_to_rule(&rule, request)
-                }
-            },
+            Route::Rule(rule) => {
+                let capped = false;
+                let asked = Asked { gateway, endpoint, client, headers, body, capped, request, model };
+                self.ask(rule, asked, now)
+            }
             Route::None if request.model.is_none() => {
                 let message = "malformed request: `model` is missing: name the model to be used";
                 self.malformed("missing_model", message)
@@ -172,15 +162,49 @@ impl Exchange {
         }
     }
 
+    /// Asks for what the request may use, where it falls under limits; otherwise it goes on.
+    fn ask(&mut self, rule: Arc<Rule>, asked: Asked, now: Now) -> (State, Step) {
+        let (stage, served) = match &rule.target {
+            Target::Direct(served) => (Stage::Whole, Some(served)),
+            // Who is asking is proved on the way to an attempt: that asks for all of it.
+            Target::PerAttempt(_) if !rule.proofs.is_empty() => return self.go_on(&rule, asked, now),
+            Target::PerAttempt(_) => (Stage::Router, None),
+        };
+        let sent_model = served.map(|served| served.backend.model_override.as_ref().unwrap_or(&asked.model));
+        let facts = Facts {
+            tenant: &asked.client.tenant,
+            key_quota: asked.client.key_quota(),
+            gateway: Some(&asked.gateway.name),
+            route: Some(&rule.route),
+            backend: served.map(|served| &*served.backend.name),
+            asked_model: &asked.model,
+            sent_model: sent_model.map(|model| &**model),
+            headers: &asked.headers,
+            endpoint: asked.endpoint,
+            source: self.source,
+        };
+        let id = reservation_id(self.id, 0);
+        let time = store_time(now, self.ahead);
+        let question = Question::new(&asked.gateway.quotas, stage, &facts, &asked.body, id, time);
+        let Some(question) = question else { return self.go_on(&rule, asked, now) };
+        let reservation = question.reservation(served, sent_model.unwrap_or(&asked.model));
+        let ask = Arc::clone(reservation.ask());
+        self.note(|settlement| settlement.reservations.push(reservation));
+        (State::Asking(Box::new(Asking { question, rule, asked })), Step::Ask(ask))
+    }
+
+    /// The request is let in: it goes to its backend, or to the attempts.
+    pub(super) fn go_on(&mut self, rule: &Arc<Rule>, asked: Asked, now: Now) -> (State, Step) {
+        match &rule.target {
+            Target::Direct(served) => self.send(rule, served, &asked, now),
+            Target::PerAttempt(_) => self.hand_over_to_rule(rule, asked),
+        }
+    }
+
     /// Everything the request needs on its way to the rule's backend, in one reply.
-    fn send(
-        &mut self,
-        rule: &Arc<Rule>,
-        served: &Arc<Served>,
-        original: &Original<'_>,
-        client: &Client,
-        now: Now,
-    ) -> (State, Step) {
+    fn send(&mut self, rule: &Arc<Rule>, served: &Arc<Served>, asked: &Asked, now: Now) -> (State, Step) {
+        let Asked { endpoint, client, headers, body, request, model, .. } = asked;
+        let original = &Original { endpoint: *endpoint, headers, body, request, model };
         let force_usage = wants_usage(original.endpoint, original.request);
         let manner = Manner {
             force_usage,
@@ -195,7 +219,9 @@ impl Exchange {
                 Ok(outgoing) => outgoing,
                 Err(reply) => return self.reply(reply),
             };
+        let body = body.or_else(|| asked.capped.then(|| asked.body.clone()));
         self.note(|settlement| {
+            settlement.sent = true;
             settlement.rule = Some(Arc::clone(rule));
             settlement.served = Some(Arc::clone(served));
             settlement.request_model = Some(Arc::clone(&expected.model));
@@ -222,9 +248,22 @@ impl Exchange {
 
     /// Routes a request, and leaves it to the attempts to send it.
     fn hand_over_to_rule(&mut self, rule: &Arc<Rule>, asked: Asked) -> (State, Step) {
-        let Asked { endpoint, client, tenancy, headers, body, request, model } = asked;
+        let Asked { gateway, endpoint, client, headers, body, capped, request, model } = asked;
+        let tenancy = Arc::clone(gateway.tenancy_of(rule));
         self.note(|settlement| settlement.rule = Some(Arc::clone(rule)));
+        let quota = (!gateway.quotas.is_empty()).then(|| Limits {
+            quotas: Arc::clone(&gateway.quotas),
+            stage: if rule.proofs.is_empty() { Stage::Attempt } else { Stage::Whole },
+            gateway: Arc::clone(&gateway.name),
+            exchange: self.id,
+            source: self.source,
+            ahead: self.ahead,
+        });
         let mut edits = HeaderEdits::default();
+        if capped {
+            edits.set("content-length", body.len().to_string());
+        }
+        let shown = if capped { BodyChange::Replace(body.clone()) } else { BodyChange::Keep };
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
         let mut metadata = Metadata::default();
         metadata.text(INTERNAL_ID_KEY, self.id.to_string());
@@ -251,9 +290,10 @@ impl Exchange {
             body,
             request,
             model,
+            quota,
             attempts: Default::default(),
         };
-        self.await_attempts(handover, edits, metadata)
+        self.await_attempts(handover, Change { headers: edits, body: shown, metadata, ..Change::default() })
     }
 
     /// Names the model to Envoy's routes, which choose by it, and leaves the rest to the attempts.
@@ -282,22 +322,18 @@ impl Exchange {
             body,
             request,
             model,
+            quota: None,
             attempts: Default::default(),
         };
-        self.await_attempts(handover, edits, Metadata::default())
+        self.await_attempts(handover, Change { headers: edits, ..Change::default() })
     }
 
-    fn await_attempts(
-        &mut self,
-        handover: Handover,
-        mut edits: HeaderEdits,
-        metadata: Metadata,
-    ) -> (State, Step) {
+    fn await_attempts(&mut self, handover: Handover, mut change: Change) -> (State, Step) {
         // Of a Go gateway's configuration: it was set when the headers came, for the attempts to read.
-        edits.remove.retain(|name| {
+        change.headers.remove.retain(|name| {
             name != INTERNAL_ID_HEADER || matches!(handover.candidates, Candidates::OfRule(_))
         });
-        let change = Change { headers: edits, clear_route_cache: true, metadata, ..Change::default() };
+        change.clear_route_cache = true;
         self.scope = None;
         (State::AwaitAnswer(Box::new(Sent::PerAttempt(Arc::new(handover)))), Step::Continue(change))
     }
@@ -326,14 +362,28 @@ pub(super) fn sending_metadata(
 }
 
 /// A request for a model, read.
-struct Asked {
+#[derive(Debug)]
+pub(super) struct Asked {
+    gateway: Arc<Gateway>,
     endpoint: Endpoint,
     client: Client,
-    tenancy: Arc<Tenancy>,
     headers: Headers,
-    body: Bytes,
+    pub(super) body: Bytes,
+    /// The body is not the one that Envoy holds: it limits the answer.
+    pub(super) capped: bool,
     request: ModelRequest,
     model: Arc<str>,
+}
+
+impl Asking {
+    /// The model that will be asked, as far as it is known.
+    pub(super) fn model(&self) -> Arc<str> {
+        let over = match &self.rule.target {
+            Target::Direct(served) => served.backend.model_override.as_ref(),
+            Target::PerAttempt(_) => None,
+        };
+        Arc::clone(over.unwrap_or(&self.asked.model))
+    }
 }
 
 /// The models a client may see.

@@ -8,7 +8,8 @@ use bytes::Bytes;
 use super::attempt::{ATTEMPT_HEADER, Attempted};
 use super::outgoing::Expected;
 use super::{Exchange, Handover, Now, Outcome, Reading, Sent, State, Step, Violation};
-use crate::headers::Headers;
+use crate::endpoint::{Dialect, Endpoint};
+use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::{BodyChange, Change, PhaseOverride, ResponsePhases};
 use crate::translate::{self, Pair};
 
@@ -20,9 +21,10 @@ impl Exchange {
         end_of_stream: bool,
         now: Now,
     ) -> (State, Step) {
+        self.collect(&sent);
         let expected = match sent {
             Sent::Direct(expected) => expected,
-            Sent::PerAttempt(handover) => match self.answering(&handover, headers) {
+            Sent::PerAttempt(ref handover) => match self.answering(handover, headers) {
                 Answering::Provider(expected) => expected,
                 Answering::Gateway(reason) => {
                     let status = status(headers);
@@ -45,12 +47,15 @@ impl Exchange {
             if !failed {
                 self.set_outcome(Outcome::Completed);
             }
-            return (State::Over, Step::default());
+            let mut change = Change::default();
+            self.tell_limits(expected.endpoint, headers, &mut change.headers, now);
+            return (State::Over, Step::Continue(change));
         }
         let mut plan = translate::plan(&expected.answer(status, now.wall), headers);
         if headers.contains(ATTEMPT_HEADER) {
             plan.headers.remove(ATTEMPT_HEADER);
         }
+        self.tell_limits(expected.endpoint, headers, &mut plan.headers, now);
         let change = Change {
             headers: plan.headers,
             phases: Some(PhaseOverride::Response(plan.phases)),
@@ -66,6 +71,15 @@ impl Exchange {
             }
         };
         (state, Step::Continue(change))
+    }
+
+    /// Says what is left of the client's limits.
+    fn tell_limits(&self, endpoint: Endpoint, answer: &Headers, edits: &mut HeaderEdits, now: Now) {
+        if let Some(settlement) = &self.account {
+            let elapsed = now.monotonic.saturating_duration_since(settlement.started).as_millis();
+            let elapsed = u64::try_from(elapsed).unwrap_or(0);
+            settlement.tell_limits(Dialect::of(endpoint), answer, elapsed, edits);
+        }
     }
 
     /// Who gave this answer, and what it is like.
@@ -87,6 +101,9 @@ impl Exchange {
                 served,
             })
         });
+        if elsewhere.is_some() {
+            self.note(|settlement| settlement.sent = true);
+        }
         let (expected, started, refused) = match (elsewhere, latest) {
             (Some(expected), _) => (expected, None, None),
             (None, Some(taken)) => (taken.expected, Some(taken.started), taken.refused),

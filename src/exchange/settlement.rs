@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::quota::Reservation;
 use crate::cost::CostFacts;
 use crate::endpoint::{self, Endpoint};
 use crate::mutation::Metadata;
@@ -75,6 +76,14 @@ pub struct Settlement {
     pub usage: TokenUsage,
     /// The provider reported no usage; what was delivered was counted instead.
     pub estimated: bool,
+    /// What the store of quotas was asked to hold for it: it is to be told of [`Settlement::settles`].
+    pub reservations: Vec<Reservation>,
+    /// The limit that had no room for it.
+    pub refused_by: Option<Arc<str>>,
+    /// How long the answer may get, in tokens, where a policy has written that into the request.
+    pub clamped: Option<u64>,
+    /// It went on to a provider.
+    pub sent: bool,
     /// Length of the request body.
     pub prompt_bytes: u64,
     /// When the request came.
@@ -108,6 +117,10 @@ impl Settlement {
             status: None,
             usage: TokenUsage::default(),
             estimated: false,
+            reservations: Vec::new(),
+            refused_by: None,
+            clamped: None,
+            sent: false,
             prompt_bytes: 0,
             started,
             first_chunk: None,
@@ -153,6 +166,14 @@ impl Settlement {
         self.usage = report.usage;
         let generates = self.endpoint.is_some_and(Endpoint::generates_text);
         let answered = self.status.is_some_and(|status| (200..300).contains(&status));
+        if cut_short && answered && generates && !report.usage.is_empty() {
+            // Counts that came before the end, such as those at a stream's beginning, leave out what was delivered since.
+            let output = self.usage.output.unwrap_or(0).max(report.delivered_tokens());
+            self.estimated = self.usage.output != Some(output);
+            self.usage.output = Some(output);
+            self.usage.total =
+                self.usage.total.map(|total| total.max(self.usage.input.unwrap_or(0).saturating_add(output)));
+        }
         if report.usage.is_empty() && answered && (cut_short || generates) {
             let input = self.prompt_bytes.div_ceil(BYTES_PER_TOKEN);
             let output = if generates { report.delivered_tokens() } else { 0 };

@@ -98,14 +98,14 @@ impl Script {
     fn change(&mut self, input: Input) -> Change {
         match self.send(input).unwrap() {
             Step::Continue(change) => change,
-            Step::Reply(reply) => panic!("answered: {reply:?}"),
+            other => panic!("answered: {other:?}"),
         }
     }
 
     fn reply(&mut self, input: Input) -> LocalReply {
         match self.send(input).unwrap() {
-            Step::Continue(change) => panic!("went on: {change:?}"),
             Step::Reply(reply) => reply,
+            other => panic!("went on: {other:?}"),
         }
     }
 

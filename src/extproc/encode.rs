@@ -1,10 +1,10 @@
-//! [`Step`] -> Envoy's messages.
+//! [`Step`](crate::exchange::Step) -> Envoy's messages.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::exchange::{Phase, Step};
+use crate::exchange::Phase;
 use crate::headers::HeaderEdits;
 use crate::mutation::{
     BodyChange, Change, LocalReply, METADATA_NAMESPACE, Metadata, MetadataValue, PhaseOverride,
@@ -18,18 +18,16 @@ use crate::proto::ext_proc::processing_response::Response;
 use crate::proto::ext_proc::value::Kind;
 use crate::proto::ext_proc::{Field, Struct, Value};
 
-/// The reply to a message of that phase.
-pub(super) fn response(phase: Phase, step: Step) -> proto::ProcessingResponse {
-    match step {
-        Step::Reply(reply) => proto::ProcessingResponse {
-            response: Some(Response::ImmediateResponse(immediate(reply))),
-            ..Default::default()
-        },
-        Step::Continue(change) => proceed(phase, change),
+/// The message that answers a client in the provider's place.
+pub(super) fn answer(reply: LocalReply) -> proto::ProcessingResponse {
+    proto::ProcessingResponse {
+        response: Some(Response::ImmediateResponse(immediate(reply))),
+        ..Default::default()
     }
 }
 
-fn proceed(phase: Phase, change: Change) -> proto::ProcessingResponse {
+/// The reply to a message of that phase, which goes on.
+pub(super) fn proceed(phase: Phase, change: Change) -> proto::ProcessingResponse {
     let Change { headers, body, clear_route_cache, phases, metadata } = change;
     // A body in reply to headers takes the place of one that Envoy has not sent here.
     let status = match (phase, &body) {

@@ -11,7 +11,7 @@ use tonic::{Status, Streaming};
 use super::registry::Registry;
 use super::settle::{Guard, Settler};
 use super::{decode, encode, log};
-use crate::exchange::{Attempt, Exchange, Now, Phase, Settings};
+use crate::exchange::{Attempt, Exchange, NoAnswer, Now, Phase, Settings, Step};
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
 use crate::runtime::Scope;
 use crate::source::Slot;
@@ -98,7 +98,23 @@ impl Party {
             tracing::warn!(%violation, "ending a processing stream");
             Status::failed_precondition(violation.to_string())
         })?;
-        Ok(encode::response(phase, step))
+        let mut step = step;
+        loop {
+            step = match step {
+                Step::Continue(change) => return Ok(encode::proceed(phase, change)),
+                Step::Reply(reply) => return Ok(encode::answer(reply)),
+                // There is no store yet.
+                Step::Ask(_) => {
+                    let answer = Err(NoAnswer::Away);
+                    match self {
+                        Self::Router(guard) => guard.answered(answer, now),
+                        Self::Attempt(attempt) => attempt.answered(answer, now),
+                        Self::Unknown(..) => return Err(Status::internal("a stream that nobody speaks on")),
+                    }
+                    .map_err(|violation| Status::failed_precondition(violation.to_string()))?
+                }
+            };
+        }
     }
 
     /// Nothing more will come.

@@ -7,7 +7,8 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::registry::Registry;
-use crate::exchange::{Exchange, Input, Now, Settlement, Step, Violation};
+use crate::exchange::{Exchange, Input, NoAnswer, Now, Settlement, Step, Violation};
+use crate::quota::Verdict;
 
 /// How many exchanges are being served by this process.
 #[derive(Debug, Clone, Default)]
@@ -62,13 +63,28 @@ impl Guard {
     pub(super) fn handle(&mut self, input: Input, now: Now) -> Result<Step, Violation> {
         let is_request = matches!(input, Input::RequestBody { .. });
         let step = self.exchange.handle(input, now);
+        self.after(now, is_request, &step);
+        step
+    }
+
+    /// Hands the exchange the store's answer to its question.
+    pub(super) fn answered(
+        &mut self,
+        answer: Result<Verdict, NoAnswer>,
+        now: Now,
+    ) -> Result<Step, Violation> {
+        let step = self.exchange.answered(answer, now);
+        self.after(now, true, &step);
+        step
+    }
+
+    fn after(&mut self, now: Now, is_request: bool, step: &Result<Step, Violation>) {
         if step.is_err() || self.exchange.is_over() {
             self.settle(now.monotonic);
         } else if is_request && let Some(handover) = self.exchange.handover() {
             self.registry.insert(self.exchange.id(), Arc::clone(handover));
             self.registered = true;
         }
-        step
     }
 
     /// Settles the exchange as it is. Harmless to call again.

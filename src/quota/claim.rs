@@ -198,6 +198,15 @@ pub struct Grant {
     pub now: u64,
 }
 
+impl Grant {
+    /// What a store grants where nothing is spent and nothing held: for whoever only wants to know how a request would go on.
+    #[must_use]
+    pub fn of_plenty(ask: &Ask) -> Self {
+        let reading = |claim: &Claim| Reading { amount: claim.amount, spent: 0, held: 0, resets_at: 0 };
+        Self { output: ask.output.wanted, readings: ask.claims.iter().map(reading).collect(), now: 0 }
+    }
+}
+
 /// A reservation that was not made. Nothing is held by it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {

@@ -25,6 +25,7 @@ mod leaving;
 mod matcher;
 mod otlp;
 mod policies;
+mod quota_estimate;
 mod recorded;
 mod reload;
 mod replay;

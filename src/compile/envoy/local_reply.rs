@@ -6,7 +6,8 @@
 use serde_json::{Value, json};
 
 use super::access_log::filter;
-use crate::exchange::{Dialect, unauthenticated_body};
+use crate::endpoint::Dialect;
+use crate::exchange::unauthenticated_body;
 
 /// What Envoy's authentication filters note about a refusal. Some of them answer 403.
 const REFUSED: &str = "(response.code_details in ['missing_api_key', 'unknown_api_key', 'missing_credentials', \

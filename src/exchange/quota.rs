@@ -1,0 +1,272 @@
+//! Quotas in the course of an exchange: what is asked before a request is sent, what becomes of it, and what it did cost.
+//!
+//! ```text
+//! Question::new ─► Step::Ask ─► the store ─► Question::answered ─► Ruling: it goes on (with a shorter answer), or the client is told why not
+//!                                   the end, of any kind ─► Reservation::settle, once
+//! ```
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+
+use super::settlement::Settlement;
+use super::{ExchangeId, Now, Outcome};
+use crate::endpoint::{Dialect, Endpoint};
+use crate::headers::{HeaderEdits, Headers};
+use crate::mutation::LocalReply;
+use crate::quota::estimate::{Measure, prompt};
+use crate::quota::{
+    Ask, End, Estimate, EstimateBy, Facts, Grant, Limit, OnAway, Prepared, Quotas, Reading, ReservationId,
+    Settle, Stage, Used, Verdict, cap, headers, refusal,
+};
+use crate::runtime::Served;
+use crate::usage::TokenUsage;
+
+/// Why a store did not say whether there is room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoAnswer {
+    /// It is out of reach. The reservation may have been made all the same.
+    Away,
+    /// The windows that were named are over; by its clock it is so many milliseconds since the Unix epoch. Nothing was done.
+    Stale(u64),
+}
+
+/// How often windows that are over are asked for anew.
+const MAX_STALE: u32 = 2;
+
+/// What is asked of the store for a request, and what follows from the answer.
+#[derive(Debug)]
+pub(super) struct Question {
+    prepared: Prepared,
+    endpoint: Endpoint,
+    stale: u32,
+}
+
+/// What follows from an answer.
+#[derive(Debug)]
+pub(super) enum Ruling {
+    /// The request goes on.
+    Passed(Passed),
+    /// The store is to be asked again.
+    Again(Arc<Ask>),
+    /// The client gets this answer; nothing is held. The limit that had no room, where there is one.
+    Refused(LocalReply, Option<Arc<str>>),
+    /// The client gets this answer, and nobody knows whether anything is held.
+    Unknown(LocalReply),
+}
+
+/// How a request goes on.
+#[derive(Debug, Default)]
+pub(super) struct Passed {
+    /// In place of the client's, where the answer had to be limited.
+    pub(super) body: Option<Bytes>,
+    /// How long the answer may get, where that was written into the request.
+    pub(super) clamped: Option<u64>,
+    /// What the buckets looked like then, and the store's time.
+    pub(super) readings: Option<(Vec<Reading>, u64)>,
+}
+
+/// The store's time, in milliseconds since the Unix epoch, where it is ahead of ours by so many milliseconds.
+pub(super) fn store_time(now: Now, ahead: i64) -> u64 {
+    let since = now.wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX).saturating_add_signed(ahead)
+}
+
+/// Which of an exchange's reservations one is: the router's, or that of an attempt, from 1.
+pub(super) fn reservation_id(id: ExchangeId, part: u32) -> ReservationId {
+    ReservationId { process: id.process, exchange: id.number, part }
+}
+
+impl Question {
+    /// What is to be asked for a request with this body; nothing if it falls under no limit. `now` is in milliseconds since the Unix
+    /// epoch by the store's clock.
+    pub(super) fn new(
+        quotas: &Quotas,
+        stage: Stage,
+        facts: &Facts<'_>,
+        body: &[u8],
+        id: ReservationId,
+        now: u64,
+    ) -> Option<Self> {
+        let selected = quotas.select(stage, facts)?;
+        let measure = match selected.estimate_by() {
+            EstimateBy::Bytes => Measure::Characters,
+            EstimateBy::Tokenizer => Measure::Tokenizer,
+        };
+        let model = facts.sent_model.unwrap_or(facts.asked_model);
+        let cap = cap::read(facts.endpoint, body);
+        let prompt = prompt(facts.endpoint, model, body, measure).tokens;
+        let estimate = Estimate { prompt, output: cap.output, answers: cap.answers };
+        let mut prepared = selected.prepare(facts, estimate, id, now);
+        let output = &mut prepared.ask.output;
+        // A lower one the provider would refuse.
+        output.least = output.least.max(cap.least).min(output.wanted);
+        Some(Self { prepared, endpoint: facts.endpoint, stale: 0 })
+    }
+
+    pub(super) fn ask(&self) -> Arc<Ask> {
+        Arc::new(self.prepared.ask.clone())
+    }
+
+    /// What the exchange answers for from now on, whatever the store will say.
+    pub(super) fn reservation(&self, served: Option<&Arc<Served>>, model: &Arc<str>) -> Reservation {
+        Reservation {
+            ask: self.ask(),
+            limits: self.prepared.limits.clone(),
+            prompt: self.prepared.estimate.prompt,
+            served: served.cloned(),
+            model: Arc::clone(model),
+            readings: None,
+        }
+    }
+
+    pub(super) fn answered(&mut self, answer: Result<Verdict, NoAnswer>, model: &str, body: &[u8]) -> Ruling {
+        let dialect = Dialect::of(self.endpoint);
+        match answer {
+            Ok(Verdict::Granted(Grant { output, readings, now })) => {
+                self.pass(output, Some((readings, now)), model, body)
+            }
+            Ok(Verdict::Refused(refused)) => {
+                let Prepared { ask, limits, .. } = &self.prepared;
+                let limit = refusal::limit(&refused, limits).map(|limit| Arc::clone(&limit.name));
+                Ruling::Refused(refusal::refused(dialect, ask, limits, &refused), limit)
+            }
+            Err(NoAnswer::Stale(now)) if self.stale < MAX_STALE => {
+                self.stale += 1;
+                self.prepared.move_to(now);
+                Ruling::Again(self.ask())
+            }
+            Err(NoAnswer::Away | NoAnswer::Stale(_)) => match self.prepared.on_away {
+                // What is not reserved is limited all the same: it will be charged.
+                OnAway::Open => self.pass(self.prepared.ask.output.wanted, None, model, body),
+                OnAway::Closed => Ruling::Unknown(refusal::unavailable(dialect)),
+            },
+        }
+    }
+
+    fn pass(&self, output: u64, readings: Option<(Vec<Reading>, u64)>, model: &str, body: &[u8]) -> Ruling {
+        let mut passed = Passed { readings, ..Passed::default() };
+        if self.prepared.clamp && self.endpoint.generates_text() {
+            match cap::lower(self.endpoint, model, body, output) {
+                Ok(lowered) => {
+                    passed.clamped = lowered.body.is_some().then_some(lowered.output);
+                    passed.body = lowered.body.map(Bytes::from);
+                }
+                // Only if a store grants less than the least that was asked for.
+                Err(too_low) => {
+                    tracing::error!(%too_low, "less was granted than was asked for");
+                    return Ruling::Unknown(refusal::unavailable(Dialect::of(self.endpoint)));
+                }
+            }
+        }
+        Ruling::Passed(passed)
+    }
+}
+
+/// What an exchange has asked a store to hold: whatever comes of it, it is settled once.
+#[derive(Debug, Clone)]
+pub struct Reservation {
+    ask: Arc<Ask>,
+    limits: Vec<Arc<Limit>>,
+    prompt: u64,
+    /// Whom it was for, where that was known.
+    served: Option<Arc<Served>>,
+    model: Arc<str>,
+    readings: Option<(Vec<Reading>, u64)>,
+}
+
+impl Reservation {
+    /// What was asked.
+    pub fn ask(&self) -> &Arc<Ask> {
+        &self.ask
+    }
+
+    /// Tokens of the prompt, as estimated: a bound from above.
+    pub fn prompt(&self) -> u64 {
+        self.prompt
+    }
+
+    pub(super) fn granted(&mut self, passed: &Passed) {
+        self.readings.clone_from(&passed.readings);
+    }
+
+    /// What it costs if the attempt that it was for came to nothing.
+    pub(super) fn settle_in_vain(&self, end: End) -> Settle {
+        self.settle(&TokenUsage::default(), end, None)
+    }
+
+    fn settle(&self, usage: &TokenUsage, end: End, settlement: Option<&Settlement>) -> Settle {
+        let served = self.served.as_ref().or_else(|| settlement?.served.as_ref());
+        let model = match (&self.served, settlement) {
+            (None, Some(Settlement { request_model: Some(model), .. })) => model,
+            _ => &self.model,
+        };
+        let used = Used {
+            usage,
+            prompt: self.prompt,
+            end,
+            model,
+            backend: served.map_or("", |served| &served.backend.name),
+            route: served.map_or("", |served| &served.route),
+        };
+        let costs = self.limits.iter().map(|limit| limit.cost(&used));
+        let spent = self.ask.claims.iter().cloned().zip(costs).collect();
+        Settle { id: self.ask.id, spent }
+    }
+}
+
+impl Settlement {
+    /// What every reservation of this exchange did cost: to be told to the store, once.
+    pub fn settles(&self) -> impl Iterator<Item = Settle> {
+        let end = self.end();
+        self.reservations.iter().map(move |reservation| reservation.settle(&self.usage, end, Some(self)))
+    }
+
+    /// How it ended, as far as that matters for what it costs.
+    fn end(&self) -> End {
+        let answered = self.status.is_some_and(|status| (200..300).contains(&status));
+        match self.outcome {
+            Outcome::Refused(_) => End::Unsent,
+            _ if !self.sent => End::Unsent,
+            _ if answered => End::Answered,
+            _ if self.status.is_some() => End::Failed,
+            _ => End::Abandoned,
+        }
+    }
+
+    /// Says in an answer's headers what is left of the client's limits, in place of what the provider says of its own.
+    pub(super) fn tell_limits(
+        &self,
+        dialect: Dialect,
+        answer: &Headers,
+        elapsed: u64,
+        edits: &mut HeaderEdits,
+    ) {
+        if self.reservations.is_empty() {
+            return;
+        }
+        for (name, _) in answer.iter() {
+            if headers::PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+                && let Ok(name) = std::str::from_utf8(name)
+            {
+                edits.remove(name.to_owned());
+            }
+        }
+        let granted = self.reservations.iter().filter_map(|reservation| {
+            let (readings, now) = reservation.readings.as_ref()?;
+            Some((reservation.limits.iter().zip(readings), *now))
+        });
+        let now = granted.clone().map(|(_, now)| now).max().unwrap_or(0).saturating_add(elapsed);
+        for (name, value) in headers::headers(dialect, granted.flat_map(|(readings, _)| readings), now) {
+            edits.remove.retain(|removed| removed != name);
+            edits.set(name, value);
+        }
+        if let Some(clamped) = self.clamped {
+            edits.set(headers::CLAMPED, clamped.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
