@@ -240,6 +240,8 @@ pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
         Config { llm_request_costs: costs::of_routes(&routes, &mut diagnostics), ..Config::default() };
     gateway_config::add_costs(&targets, &routes, &mut config, &mut diagnostics);
     config.backends = rules::backends(&routes);
+    let published = quota::published(&quotas, &routes, &config.llm_request_costs);
+    config.llm_request_costs.extend(published);
     config.quotas = quotas;
     config.gateways = plan.listeners.iter().map(ListenerPlan::gateway_config).collect();
     Compiled {

@@ -1,6 +1,7 @@
 //! QuotaPolicies and UsageLimits: how much requests may use.
 
 mod apart;
+mod published;
 mod usage_limit;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use crate::resources::quota_policy::{
 use crate::resources::{Located, Snapshot};
 
 pub(super) use apart::tells_apart;
+pub(super) use published::published;
 
 /// How many subjects of a limit are told apart in a window where clients choose them.
 const MOST_SUBJECTS: u32 = 10_000;

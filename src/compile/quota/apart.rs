@@ -33,6 +33,6 @@ fn makes_a_difference(limit: &QuotaLimit, gateway: &str, route: &str, backends: 
 }
 
 /// `namespace/name` of a backend's full name.
-fn service(full: &str) -> &str {
+pub(super) fn service(full: &str) -> &str {
     full.match_indices('/').nth(1).and_then(|(at, _)| full.get(..at)).unwrap_or(full)
 }

@@ -195,6 +195,27 @@ fn of_several_policies_the_first_by_name_counts_model_by_model() {
 }
 
 #[test]
+fn what_quotas_of_models_cost_is_published_as_upstream_does() {
+    let models = "
+  perModelQuotas:
+  - modelName: m
+    quota: {costExpression: 2u * output_tokens, defaultBucket: {limit: 1, duration: 1s}, bucketRules: [{quota: {limit: 1, duration: 1s}}]}
+  - {modelName: k, quota: {defaultBucket: {limit: 1, duration: 1s}}}
+";
+    let compiled = compile_clean(&with(&policy("p", models)));
+    let cost = |model: &str, kind: &str| serde_json::json!({"routeName": "default/r", "backend": "default/a", "model": model, "metadataKey": "quota_cost", "type": kind});
+    let mut first = cost("m", "CEL");
+    first["cel"] = "2u * output_tokens".into();
+    let written = serde_json::to_value(&compiled.config.llm_request_costs).expect("JSON");
+    assert_eq!(written, serde_json::json!([first, cost("k", "TotalToken")]));
+    // The route's own word counts.
+    let own = "\n  llmRequestCosts: [{metadataKey: quota_cost, type: InputToken}]\n";
+    let rules = route("r", &(model_rule("m", "{name: a}") + own));
+    let compiled = compile_clean(&(GATEWAY.to_owned() + &backend("a", "") + &rules + &policy("p", models)));
+    assert_eq!(compiled.config.llm_request_costs.len(), 1);
+}
+
+#[test]
 fn each_distinct_value_has_a_bucket_and_requests_without_one_do_not_fall_under_the_rule() {
     let compiled = compile_clean(&with(&policy(
         "p",
