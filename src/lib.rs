@@ -41,6 +41,8 @@ pub mod credentials;
 
 pub mod keystore;
 
+pub mod quotastore;
+
 pub mod source;
 
 pub mod extproc;

@@ -16,6 +16,7 @@ mod claim;
 mod describe;
 pub mod estimate;
 pub mod headers;
+pub mod ledger;
 mod limit;
 mod metric;
 mod quotas;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::MAX_AMOUNT;
 
 /// Names a reservation among those of all processors: it is made, renewed and settled under this name, each at most once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct ReservationId {
     /// Drawn at random when the process starts.
     pub process: u64,
@@ -25,16 +25,33 @@ impl fmt::Display for ReservationId {
 
 /// A bucket: what one limit counts for one subject (a tenant, a model, a header's value, …). Of the limit's id and a digest of the
 /// subject, so that no text of a client's can collide with another's, or break out of a store's key.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct BucketKey {
     /// The limit's, the same for all its buckets: ASCII letters, digits, `.`, `/`, `-`, `_`, `:`.
+    #[serde(with = "text")]
     pub limit: Arc<str>,
     /// 32 hexadecimal digits of a digest over the subject, or empty where the limit has one bucket only.
+    #[serde(with = "text")]
     pub subject: Arc<str>,
 }
 
+/// Shared texts as texts.
+mod text {
+    use std::sync::Arc;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(text)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<str>, D::Error> {
+        String::deserialize(from).map(Arc::from)
+    }
+}
+
 /// How long what is spent counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Window {
     /// Only what is held counts, nothing is spent: requests in flight.
     InFlight,
@@ -56,7 +73,7 @@ pub enum Window {
 }
 
 /// The part of a bound that grows with the answer: an answer of `n` tokens costs `ceil(n * numerator / denominator)`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct PerOutput {
     /// 0 where the answer's length does not matter. At most 10^9.
     pub numerator: u64,
@@ -65,7 +82,7 @@ pub struct PerOutput {
 }
 
 /// The most a request may cost by one limit's measure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub struct Bound {
     /// Whatever the answer.
     pub fixed: u64,
@@ -92,7 +109,7 @@ impl Bound {
 }
 
 /// Whether a limit is held to before or after a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum Mode {
     /// The bound is held from the start: the limit is never exceeded by what runs at the same time.
     Reserve,
@@ -101,7 +118,7 @@ pub enum Mode {
 }
 
 /// What becomes of a reservation whose holder neither renews nor settles it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 pub enum OnExpiry {
     /// What is held counts as spent.
     Charge,
@@ -110,7 +127,7 @@ pub enum OnExpiry {
 }
 
 /// One bucket a request has to pay into.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Claim {
     /// Which bucket.
     pub bucket: BucketKey,
@@ -228,7 +245,7 @@ pub enum Verdict {
 }
 
 /// The end of a reservation: what it did cost.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Settle {
     /// Which one.
     pub id: ReservationId,
