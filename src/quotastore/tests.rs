@@ -59,6 +59,6 @@ async fn an_answer_is_made_as_short_as_what_is_left() {
     let short = ask(1, 1000, 20, vec![claim("a", 100), claim("b", 50)]);
     let Ok(Verdict::Granted(grant)) = desk.reserve(short).await else { panic!("there is room") };
     assert_eq!(grant.output, 40);
-    let shorter = ask(2, 1000, 41, vec![claim("a", 100), claim("c", 50)]);
+    let shorter = ask(2, 1000, 41, vec![claim("d", 100), claim("c", 50)]);
     assert!(matches!(desk.reserve(shorter).await, Ok(Verdict::Refused(Refusal { claim: 1, .. }))));
 }
