@@ -57,6 +57,7 @@ pub enum Store {
     Memory(MemoryStore),
 }
 
+#[expect(clippy::unused_async, reason = "stores across a network wait")]
 impl Store {
     /// Holds the bounds of all claims, or nothing. Asked again under the same id, the answer is the same and nothing more is held.
     pub async fn reserve(&self, ask: &Ask) -> Result<Answer, StoreError> {
