@@ -34,7 +34,7 @@ run: ## Build and run the gateway of examples/basic on this machine (Ctrl-C ends
 test: lint unit doc ## What must pass before a change is merged; CI runs `deny` and `fuzz-short` besides
 
 .PHONY: unit
-unit: $(VENV_READY) ## The tests: core, end to end with a real Envoy, the providers' SDKs
+unit: $(VENV_READY) redis ## The tests: core, end to end with a real Envoy, the providers' SDKs
 	$(call say,tests)
 	AIGW_TEST_STRICT=1 $(CARGO) test --no-fail-fast
 
@@ -130,6 +130,17 @@ $(VENV_READY): tests/python/requirements.txt
 	@$(PYTHON) -m venv $(VENV) || { echo "$(PYTHON) has no working venv module; on Debian: apt install python3-venv"; exit 1; }
 	$(VENV)/bin/pip install --disable-pip-version-check --requirement $<
 	@touch $@
+
+# Only tests need a server. Where none can be had they say so; nothing is installed without the rights to.
+.PHONY: redis
+redis: ## A redis-server for the tests, from Debian's packages if it is missing
+	@command -v redis-server >/dev/null && exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	  echo "redis-server is missing; installing it"; \
+	  { apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends redis-server; } \
+	    >/dev/null 2>&1 && { service redis-server stop >/dev/null 2>&1 || true; } && exit 0; \
+	fi; \
+	echo "SKIPPED: there is no redis-server, and it cannot be installed here; on Debian: apt install redis-server"
 
 .PHONY: clean
 clean: ## Remove what was built
