@@ -46,7 +46,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub(crate) use envoy::{CLUSTERS_FILE, response};
-pub use envoy::{CertificateFile, EnvoyConfig, EnvoyListener, Resource, Routes, VirtualHost};
+pub use envoy::{CertificateFile, EnvoyConfig, EnvoyListener, Resource, Routes, SecretFile, VirtualHost};
 
 use crate::config::{self, Config};
 use crate::diagnostics::Diagnostics;
@@ -287,6 +287,7 @@ impl ListenerPlan {
             models: self.models.clone(),
             proofs: self.clients.proofs(),
             tenancy: self.clients.tenancy.clone(),
+            gateway_key: self.clients.gateway_key,
         }
     }
 }

@@ -22,7 +22,7 @@ pub use self::quota::{
     OnStoreFailure, Quota, QuotaDimension, QuotaLimit, QuotaMetric, QuotaMode, QuotaSource, QuotaTarget,
     QuotaTargetKind, QuotaTenant, QuotaTest, QuotaWindow, WindowKind,
 };
-pub use self::tenancy::{Access, Parts, Proof, ProofKind, Tenancy};
+pub use self::tenancy::{Access, KeyDemand, Parts, Proof, ProofKind, Tenancy};
 pub use crate::wire::ApiSchemaName;
 
 /// The whole document. One instance describes everything one processor serves.
@@ -236,6 +236,9 @@ pub struct Gateway {
     /// Who its clients are, where no rule says otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenancy: Option<Tenancy>,
+    /// Whether its clients show keys of the gateway's own; absent: as the processor is told otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway_key: Option<KeyDemand>,
 }
 
 /// The models lists of one gateway.

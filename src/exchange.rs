@@ -12,6 +12,7 @@
 //! the state is a [`Violation`]; the caller ends the stream with it, which makes Envoy fail the request.
 
 mod attempt;
+mod attempted;
 mod gateway_key;
 mod handover;
 mod identity;
@@ -34,7 +35,7 @@ use bytes::Bytes;
 pub use self::attempt::{Arrival, Attempt, PROVED_KEY};
 pub use self::handover::{ExchangeId, Handover, InvalidId};
 use self::identity::Client;
-pub use self::identity::{UNAUTHENTICATED, unauthenticated, unauthenticated_body};
+pub use self::identity::{CHALLENGE, UNAUTHENTICATED, unauthenticated, unauthenticated_body};
 use self::outgoing::Expected;
 pub use self::quota::{NoAnswer, Reservation};
 use self::quota::{Question, Ruling};
@@ -72,6 +73,8 @@ pub struct Settings {
     pub log_body_shapes: bool,
     /// The gateway's own keys, if it has any.
     pub keys: Option<Arc<Index>>,
+    /// Whether they are asked for only where a gateway says so.
+    pub keys_by_policy: bool,
 }
 
 impl Settings {

@@ -216,8 +216,13 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
     let chosen = explanation.matches.iter().position(|trial| trial.outcome == Outcome::Chosen);
     let chosen = host.zip(chosen).and_then(|(host, index)| host.matches.get(index));
     let of_rule = chosen.and_then(|chosen| gateway.rules.get(chosen.rule)).map(|rule| &rule.proofs);
-    explanation.authentication =
-        gateway.proofs.iter().chain(of_rule.into_iter().flatten()).map(authentication).collect();
+    explanation.authentication = gateway
+        .proofs
+        .iter()
+        .chain(of_rule.into_iter().flatten())
+        .filter(is_demand)
+        .map(authentication)
+        .collect();
     explanation.limits = chosen
         .and_then(|chosen| gateway.rules.get(chosen.rule))
         .map(|rule| limits::of(compiled, runtime, gateway, rule, question, &headers))
@@ -273,16 +278,21 @@ fn name_embedded(compiled: &Compiled, address: &mut String) {
     }
 }
 
+/// Whether this is what is asked for. The names in a certificate come with its subject.
+fn is_demand(proof: &&Proof) -> bool {
+    !matches!(proof.kind, ProofKind::ClientUri | ProofKind::ClientDns)
+}
+
 /// One thing that clients have to prove, for people.
 fn authentication(proof: &Proof) -> String {
     let kind = match proof.kind {
         ProofKind::ApiKey => "an API key",
         ProofKind::BasicAuth => "a user's name and password",
         ProofKind::Jwt => "a token (JWT)",
-        ProofKind::ClientCertificate => "a client certificate",
+        ProofKind::ClientCertificate | ProofKind::ClientUri | ProofKind::ClientDns => "a client certificate",
     };
     let policy = match proof.kind {
-        ProofKind::ClientCertificate => "ClientTrafficPolicy",
+        ProofKind::ClientCertificate | ProofKind::ClientUri | ProofKind::ClientDns => "ClientTrafficPolicy",
         _ => "SecurityPolicy",
     };
     let optional = if proof.optional { ", if the client has one" } else { "" };
@@ -296,6 +306,7 @@ fn proving(mut headers: Headers, proofs: &[Proof]) -> Headers {
             ProofKind::ApiKey | ProofKind::BasicAuth => "client",
             ProofKind::Jwt => "e30",
             ProofKind::ClientCertificate => "CN=client",
+            ProofKind::ClientUri | ProofKind::ClientDns => continue,
         };
         headers.push(proof.header.clone().into(), Bytes::from_static(value.as_bytes()));
     }

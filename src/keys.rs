@@ -13,13 +13,14 @@ mod index;
 mod models;
 mod network;
 mod record;
+mod steps;
 mod timestamp;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::format::{InvalidId, KeyId, NewKey, NotAKey, PATTERN, PREFIX, Presented};
-pub use self::index::{Index, Reason, Refusal};
+pub use self::index::{Index, Reason, Refusal, Status};
 pub use self::models::{InvalidPattern, ModelPattern};
 pub use self::network::{InvalidNetwork, Network};
 pub use self::record::{Grant, Hashed, InvalidGrant, MAX_RECORD, Record, Standing, Unreadable};

@@ -22,7 +22,7 @@ pub use self::models::{List as ModelList, ModelLists};
 pub use self::rule::{Rule, Served, Target};
 pub use self::tenancy::{Proofs, Proved, Tenancy, Unproved};
 use crate::auth::Cell;
-use crate::config::{self, Config, HeaderMatchType};
+use crate::config::{self, Config, HeaderMatchType, KeyDemand};
 use crate::quota::Quotas;
 use crate::routing::{Condition, Entry, RegexError, Router};
 use crate::tenant::Tenant;
@@ -87,6 +87,8 @@ pub struct Gateway {
     pub tenancy: Arc<Tenancy>,
     /// How much its requests may use, those of other gateways too.
     pub quotas: Arc<Quotas>,
+    /// Whether its clients show keys of the gateway's own, if it says so.
+    pub gateway_key: Option<KeyDemand>,
     router: Router,
     /// A rule that cannot be served is kept as nothing: its requests must not fall through to another rule.
     rules: Vec<Option<Arc<Rule>>>,
@@ -218,7 +220,8 @@ impl Gateway {
         let tenancy = Arc::new(tenancy);
         let proofs = Proofs::new(&gateway.proofs);
         let (name, quotas) = (gateway.name.as_str().into(), Arc::clone(quotas));
-        Self { name, models, proofs, tenancy, quotas, router, rules, by_key }
+        let gateway_key = gateway.gateway_key;
+        Self { name, models, proofs, tenancy, quotas, gateway_key, router, rules, by_key }
     }
 
     /// What counts for the requests of a rule.
@@ -230,6 +233,11 @@ impl Gateway {
     pub fn shows_all_models(&self) -> bool {
         let shown = |rule: &Arc<Rule>| rule.proofs.is_empty() && rule.tenancy.is_none();
         self.tenancy.is_open() && self.rules.iter().flatten().all(shown)
+    }
+
+    /// Whether rules ask for proofs by themselves, so that some models are not everybody's to know of.
+    pub fn protects_models(&self) -> bool {
+        self.rules.iter().flatten().any(|rule| rule.proofs.iter().any(|proof| !proof.optional))
     }
 
     /// Whether a client may see a model in a list, if a request for it would be routed so. What a rule has asked of a tenant by

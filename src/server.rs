@@ -6,6 +6,7 @@ mod health;
 mod keys;
 pub mod listen;
 mod mcp;
+pub mod tls;
 mod workers;
 
 use std::sync::Arc;
@@ -101,7 +102,8 @@ impl Processor {
         let mcp_listener = mcp.map(|mcp| mcp.bind()).transpose()?;
         let (settler, settlements) = extproc::settler();
         let active = settler.active();
-        let metrics = Arc::new(Metrics::new(active.clone(), slot.credentials().clone())?);
+        let index = keys.as_ref().map(|keys| Arc::clone(&keys.index));
+        let metrics = Arc::new(Metrics::new(active.clone(), slot.credentials().clone(), index.clone())?);
         let health = Health::new(slot.load().is_some(), habits);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
 
@@ -117,13 +119,14 @@ impl Processor {
                 listener,
                 health.clone(),
                 Arc::clone(&metrics),
-                admin_keeper,
+                (admin_keeper, index),
                 shown,
             )));
         }
         let key_admin = keys.as_ref().and_then(Keys::listen);
         if let Some(keys) = keys {
             settings.keys = Some(Arc::clone(&keys.index));
+            settings.keys_by_policy = keys.by_policy;
             others.push(spawn(keys.run()));
         }
         if let Some(listener) = mcp_listener {

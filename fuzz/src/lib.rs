@@ -15,6 +15,7 @@ pub mod request;
 pub mod resources;
 pub mod routing;
 pub mod sse;
+pub mod tenants;
 pub mod translate_answer;
 pub mod translate_request;
 
@@ -22,7 +23,7 @@ pub mod translate_request;
 pub type Run = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Run); 16] = [
+pub const TARGETS: [(&str, Run); 17] = [
     ("cel_cost", cel_cost::run),
     ("encoding", encoding::run),
     ("eventstream", eventstream::run),
@@ -37,6 +38,7 @@ pub const TARGETS: [(&str, Run); 16] = [
     ("resources", resources::run),
     ("routing", routing::run),
     ("sse", sse::run),
+    ("tenants", tenants::run),
     ("translate_answer", translate_answer::run),
     ("translate_request", translate_request::run),
 ];

@@ -156,6 +156,7 @@ impl GoFlags {
                 attributes: attributes.resolve(),
                 log_body_shapes: self.enable_redaction,
                 keys: None,
+                keys_by_policy: false,
             },
             max_message: self.max_recv_msg_size,
             habits: Habits::Go,

@@ -103,6 +103,7 @@ impl Options {
                 attributes: self.attributes.resolve(),
                 log_body_shapes: self.log_body_shapes,
                 keys: None,
+                keys_by_policy: false,
             },
             max_message: self.max_message_size.unwrap_or(usize::MAX),
             habits: Habits::Own,

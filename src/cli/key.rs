@@ -93,6 +93,9 @@ struct Create {
     /// How long it is good, as 90d or 12h
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     expires_in: Option<Duration>,
+    /// A Gateway it is good at; may be given again [default: all]
+    #[arg(long = "gateway", value_name = "NAMESPACE/NAME")]
+    gateways: Option<Vec<String>>,
     /// A model it is good for, or the beginning of names with `*`; may be given again [default: all]
     #[arg(long = "model", value_name = "MODEL")]
     models: Option<Vec<ModelPattern>>,
@@ -182,11 +185,22 @@ fn manager(common: &Common) -> anyhow::Result<Manager> {
 
 impl Create {
     fn split(self, now: SystemTime) -> (Common, Grant) {
-        let Self { common, name, organisation, team, expires, expires_in, models, sources, metadata, quota } =
-            self;
+        let Self {
+            common,
+            name,
+            organisation,
+            team,
+            expires,
+            expires_in,
+            gateways,
+            models,
+            sources,
+            metadata,
+            quota,
+        } = self;
         let expires = expires.or_else(|| expires_in.map(|within| Timestamp::of(now).after(within)));
         let metadata = BTreeMap::from_iter(metadata);
-        (common, Grant { name, organisation, team, expires, models, sources, metadata, quota })
+        (common, Grant { name, organisation, team, expires, gateways, models, sources, metadata, quota })
     }
 }
 

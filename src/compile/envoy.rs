@@ -10,6 +10,7 @@ mod listener;
 mod local_reply;
 mod processor;
 mod route;
+mod secret_file;
 mod treatment;
 mod written;
 
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 pub use certificate::CertificateFile;
 pub(crate) use dynamic::{CLUSTERS_FILE, response};
+pub use secret_file::SecretFile;
 pub use written::{Resource, Routes, VirtualHost};
 
 use serde_json::{Value, json};
@@ -44,6 +46,8 @@ pub struct EnvoyConfig {
     pub processor: Value,
     /// What has to be there, in the folder of sockets, before a listener can speak TLS.
     pub certificates: Vec<CertificateFile>,
+    /// What has to be there, in the folder of sockets, before the routes can come into force.
+    pub secrets: Vec<SecretFile>,
     /// The socket file of Envoy's administration interface.
     pub admin_socket: PathBuf,
 }
@@ -89,6 +93,7 @@ impl EnvoyConfig {
         }
         Self {
             certificates,
+            secrets: secret_file::all(&plan.listeners),
             listeners: plan.listeners.iter().map(listener).collect(),
             clusters: plan.clusters.iter().map(|plan| Resource::new(&group::write(plan))).collect(),
             processor: cluster::processor(options),

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::config::{Host, Models, Proof, ProofKind, RuleMatch, Tenancy};
+use crate::config::{Host, KeyDemand, Models, Proof, ProofKind, RuleMatch, Tenancy};
 use crate::resources::envoy_gateway::{
     ClientHTTPTimeout, ConnectionLimit, EscapedSlashesAction, WithUnderscoresAction,
 };
@@ -16,7 +16,7 @@ use crate::resources::traffic::{
     CircuitBreaker, DNS, HTTP2Settings, HTTPTimeout, HealthCheck, LoadBalancer, Retry, TCPKeepalive,
 };
 
-use super::Destination;
+use super::{Destination, SecretFile};
 
 /// Everything that one Envoy serves.
 #[derive(Debug, Clone, Default)]
@@ -54,9 +54,11 @@ pub(super) struct Clients {
     pub(super) behind: bool,
     /// What is asked of requests that no rule takes, where rules ask by themselves.
     pub(super) rest: Option<Asked>,
-    /// The header that holds the subject of a client's certificate, if certificates are checked.
-    pub(super) certificate: Option<Proof>,
+    /// The headers that hold what a client's certificate names, if certificates are checked: those that say most come first.
+    pub(super) certificate: Vec<Proof>,
     pub(super) tenancy: Option<Tenancy>,
+    /// Whether keys of the gateway's own are asked for, where a policy says so.
+    pub(super) gateway_key: Option<KeyDemand>,
 }
 
 /// What is asked of clients, and where Envoy leaves the proof.
@@ -142,8 +144,18 @@ pub(super) struct IssuerPlan {
 /// An issuer's keys.
 #[derive(Debug, Clone)]
 pub(super) enum JwksPlan {
+    /// Public keys.
     Inline(String),
-    Fetched { uri: String, cluster: String, cache_ms: u64 },
+    /// Keys of which some are secret: they stand in a file that only Envoy reads.
+    File {
+        path: PathBuf,
+        file: SecretFile,
+    },
+    Fetched {
+        uri: String,
+        cluster: String,
+        cache_ms: u64,
+    },
 }
 
 impl ListenerPlan {

@@ -298,17 +298,24 @@ fn clients(target: &Target<'_>, policies: &Policies<'_>, digest: &Digest, behind
         Guard::Asks(plan) => Some(asked(plan, target, digest)),
         Guard::Open | Guard::Closed => None,
     };
-    let certificate = target.client.certificates.as_ref().map(|shown| config::Proof {
-        kind: ProofKind::ClientCertificate,
-        header: proof_header(digest, &target.authority, &shown.policy, ProofKind::ClientCertificate),
-        policy: shown.policy.clone(),
-        optional: shown.optional,
-        forward: None,
-        secrets: Vec::new(),
+    let certificate = target.client.certificates.iter().flat_map(|shown| {
+        let kinds = [ProofKind::ClientUri, ProofKind::ClientDns, ProofKind::ClientCertificate];
+        kinds.map(|kind| config::Proof {
+            kind,
+            header: proof_header(digest, &target.authority, &shown.policy, kind),
+            policy: shown.policy.clone(),
+            // A certificate has a subject, and need not have names of other kinds.
+            optional: shown.optional || kind != ProofKind::ClientCertificate,
+            forward: None,
+            told: Vec::new(),
+            secrets: Vec::new(),
+        })
     });
+    let certificate = certificate.collect();
     let (front, rest) = if behind { (None, asked) } else { (asked, None) };
-    let tenancy = policies.security.tenancy_of_listener(target.gateway, target.listener);
-    (Clients { front, behind, rest, certificate, tenancy }, matches!(guard, Guard::Closed))
+    let (tenancy, gateway_key) = policies.security.tenants_of_listener(target.gateway, target.listener);
+    let clients = Clients { front, behind, rest, certificate, tenancy, gateway_key };
+    (clients, matches!(guard, Guard::Closed))
 }
 
 fn asked(plan: &Rc<AuthPlan>, target: &Target<'_>, digest: &Digest) -> Asked {

@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use crate::config::{self, Proof, ProofKind};
+use crate::config::{self, KeyDemand, Proof, ProofKind};
 use crate::diagnostics::{Diagnostics, suggest};
 use crate::resources::aigateway::AIGatewayRoute;
 use crate::resources::gateway_api::{Gateway, Listener};
-use crate::resources::security_policy::{SecurityPolicy, TenantParts, TenantPolicy};
+use crate::resources::security_policy::{
+    GatewayKey, GatewayKeyMode, SecurityPolicy, TenantParts, TenantPolicy,
+};
 use crate::resources::types::PolicyTargetReference;
 use crate::resources::{Located, Snapshot};
 
@@ -106,14 +108,20 @@ impl<'a> Security<'a> {
         Some(self.guard(found))
     }
 
-    /// Who the clients of a listener are.
-    pub(super) fn tenancy_of_listener(
+    /// Who the clients of a listener are, and whether they show keys of the gateway's own.
+    pub(super) fn tenants_of_listener(
         &self,
         gateway: &Located<Gateway>,
         listener: &Listener,
-    ) -> Option<config::Tenancy> {
+    ) -> (Option<config::Tenancy>, Option<KeyDemand>) {
         let get = |section| self.tenants.get(&key("Gateway", gateway.namespace(), gateway.name(), section));
-        get(Some(&listener.name)).or_else(|| get(None)).map(|policy| tenancy(policy))
+        let Some(policy) = get(Some(&listener.name)).or_else(|| get(None)) else { return (None, None) };
+        let demand = |asked: &GatewayKey| match asked.mode {
+            GatewayKeyMode::Required => KeyDemand::Required,
+            GatewayKeyMode::Optional => KeyDemand::Optional,
+            GatewayKeyMode::NotAsked => KeyDemand::NotAsked,
+        };
+        (Some(tenancy(policy)), policy.spec.gateway_key.as_ref().map(demand))
     }
 
     /// Who the clients of a route's rule are instead.
@@ -247,6 +255,8 @@ fn tenancy(policy: &Located<TenantPolicy>) -> config::Tenancy {
         basic_auth: identity.basic_auth.as_ref().map(|names| names.pattern.clone()),
         jwt: identity.jwt.as_ref().map(parts),
         client_certificate: identity.client_certificate.as_ref().map(parts),
+        client_uri: identity.client_certificate_uri.as_ref().map(|names| names.pattern.clone()),
+        client_dns: identity.client_certificate_dns.as_ref().map(|names| names.pattern.clone()),
         access: policy
             .spec
             .access
@@ -269,6 +279,14 @@ impl plan::AuthPlan {
     /// What the processor demands.
     pub(super) fn proofs(&self, digest: &Digest, authority: &str) -> Vec<Proof> {
         let mut proofs = Vec::new();
+        let claims = |jwt: &plan::JwtPlan| {
+            let claims = jwt.issuers.iter().flat_map(|issuer| &issuer.claims);
+            let mut told: Vec<String> = claims.map(|(header, _)| header.clone()).collect();
+            told.sort();
+            told.dedup();
+            told
+        };
+        let told = self.jwt.as_ref().map(claims).unwrap_or_default();
         let mut add = |kind, optional, forward: Option<&String>, secrets: &[String]| {
             proofs.push(Proof {
                 kind,
@@ -276,6 +294,7 @@ impl plan::AuthPlan {
                 policy: self.policy.clone(),
                 optional,
                 forward: forward.map(|name| name.to_ascii_lowercase()),
+                told: if kind == ProofKind::Jwt { told.clone() } else { Vec::new() },
                 secrets: secrets.to_vec(),
             });
         };

@@ -14,13 +14,14 @@ use crate::resources::security_policy::{
 use crate::resources::types::SecretObjectReference;
 use crate::resources::{Located, Snapshot};
 
-use super::CompileOptions;
 use super::destinations::fingerprint;
+use super::digest::Digest;
 use super::grants::{From, To, allowed, missing};
 use super::plan::{
     ApiKeyPlan, AuthPlan, BasicPlan, Cluster, ClusterPlan, ClusterTraffic, Endpoint, IssuerPlan, JwksPlan,
     JwtPlan, TlsPlan, Trust,
 };
+use super::{CompileOptions, SecretFile};
 
 /// What policies are compiled with.
 pub(super) struct Context<'a> {
@@ -241,7 +242,7 @@ fn issuer(
     context: &mut Context<'_>,
 ) -> Option<IssuerPlan> {
     let keys = match (&provider.local_jwks, &provider.remote_jwks) {
-        (Some(local), _) => JwksPlan::Inline(local_keys(policy, local, field, context)?),
+        (Some(local), _) => jwks_plan(local_keys(policy, local, field, context)?, context.options),
         (None, Some(remote)) => {
             let Some(cluster) = fetched_from(&remote.uri, context.options) else {
                 let message = "this is no URI of http or https with a host and a path".to_owned();
@@ -286,6 +287,18 @@ fn issuer(
         cookies: from.cookies,
         params: from.params,
     })
+}
+
+/// Public keys may be shown to whoever looks at Envoy's configuration; a key that signs tokens too, or that could, may not.
+fn jwks_plan(text: String, options: &CompileOptions) -> JwksPlan {
+    let holds_secret = |key: &Value| key.get("k").is_some() || key.get("d").is_some();
+    let jwks: Value = serde_json::from_str(&text).unwrap_or_default();
+    if !jwks["keys"].as_array().is_some_and(|keys| keys.iter().any(holds_secret)) {
+        return JwksPlan::Inline(text);
+    }
+    let digest = Digest::new(&options.secret.0).routing_key(&"jwks", [Some(text.as_str())]);
+    let file = SecretFile { name: format!("jwks-{digest}.json"), content: text.into() };
+    JwksPlan::File { path: options.sockets.embedded.join(&file.name), file }
 }
 
 /// Envoy refuses everything if it cannot read one of these, so that it is looked at first.

@@ -19,6 +19,9 @@ pub struct Proof {
     /// The provider is told the name under this header, as the policy wishes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub forward: Option<String>,
+    /// Lower-case names of headers in which Envoy tells the provider what was proved; a client's own are taken off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
     /// Lower-case names of headers in which clients bring their secret; none of them goes on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secrets: Vec<String>,
@@ -36,6 +39,22 @@ pub enum ProofKind {
     Jwt,
     /// A certificate: the header holds its subject.
     ClientCertificate,
+    /// The same certificate: the header holds the URI that it names, or several with commas between them.
+    ClientUri,
+    /// The same certificate: the header holds the DNS names that it names, with commas between them.
+    ClientDns,
+}
+
+/// Whether clients show keys of the gateway's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum KeyDemand {
+    /// A request without a key that is good is refused.
+    Required,
+    /// A request without a key is served as one that proves nothing by it; one with a key that is not good is refused.
+    Optional,
+    /// Nobody looks for keys.
+    NotAsked,
 }
 
 /// How tenants are read out of proofs, and what each may use.
@@ -56,6 +75,12 @@ pub struct Tenancy {
     /// Attributes of a certificate's subject.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate: Option<Parts>,
+    /// Pattern of the URI in a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_uri: Option<String>,
+    /// Pattern of a DNS name in a certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_dns: Option<String>,
     /// Who may use which models; empty means that everybody may use all.
     pub access: Vec<Access>,
 }

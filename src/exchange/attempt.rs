@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::attempted::{ATTEMPT_HEADER, Attempted};
 use super::handover::{Candidates, Taken};
 use super::identity::{Client, unauthenticated};
 use super::outgoing::{self, Expected, Manner, Original, Outgoing};
@@ -34,8 +35,6 @@ use crate::tenant::Tenant;
 use crate::translate::{self, Pair, Reader};
 use crate::wire::openai;
 
-/// Tells the router's stream, in an answer, which attempt of another process made it. Never leaves the gateway.
-pub(super) const ATTEMPT_HEADER: &str = "x-ai-eg-attempt";
 /// Where the Go gateway keeps the host of a backend; it never leaves the gateway.
 const UPSTREAM_HOST_HEADER: &str = "x-ai-eg-upstream-host";
 /// Set where an endpoint picker has chosen the host, which then says nothing about the backend.
@@ -97,7 +96,8 @@ enum State {
     Start(Option<Arc<Handover>>),
     Asking(Box<Asking>),
     AwaitBody(Box<Elsewhere>),
-    AwaitAnswer(Box<Expected>),
+    /// And for whom it is, where the rule has asked.
+    AwaitAnswer(Box<Expected>, Option<Tenant>),
     Reading(Box<Reader>),
     Passing,
     Over,
@@ -109,7 +109,7 @@ impl State {
             Self::Start(_) => "waiting for request headers",
             Self::Asking(_) => "waiting for the store of quotas",
             Self::AwaitBody(_) => "waiting for the request body",
-            Self::AwaitAnswer(_) => "waiting for response headers",
+            Self::AwaitAnswer(..) => "waiting for response headers",
             Self::Reading(_) => "waiting for the response body",
             Self::Passing => "letting the response pass",
             Self::Over => "the attempt is over",
@@ -170,11 +170,11 @@ impl Attempt {
             (State::AwaitBody(elsewhere), Input::RequestBody { body, .. }) => {
                 self.send_from_elsewhere(&elsewhere, &body, now)
             }
-            (State::AwaitAnswer(expected), Input::RequestTrailers) => {
-                (State::AwaitAnswer(expected), Step::default())
+            (State::AwaitAnswer(expected, tenant), Input::RequestTrailers) => {
+                (State::AwaitAnswer(expected, tenant), Step::default())
             }
-            (State::AwaitAnswer(expected), Input::ResponseHeaders { headers, end_of_stream }) => {
-                self.answer(&expected, &headers, end_of_stream, now)
+            (State::AwaitAnswer(expected, tenant), Input::ResponseHeaders { headers, end_of_stream }) => {
+                self.answer((&expected, tenant), &headers, end_of_stream, now)
             }
             // Envoy gave up before the request was complete.
             (State::AwaitBody(_), Input::ResponseHeaders { .. }) => (State::Passing, pass()),
@@ -328,16 +328,20 @@ impl Attempt {
         if let Some(client) = handover.client.get() {
             return Ok(client.clone());
         }
-        let client = if rule.proofs.is_empty() {
-            handover.known.clone()
-        } else {
-            let tenancy = &handover.tenancy;
-            let client = self.client(tenancy, rule, current, handover.known.clone());
-            let client = client.ok_or_else(|| unauthenticated(handover.endpoint))?;
-            let refusal = client.refusal(tenancy, handover.endpoint, &handover.model);
-            refusal.map_or(Ok(client), Err)?
-        };
-        Ok(handover.client.get_or_init(|| client).clone())
+        if rule.proofs.is_empty() {
+            return Ok(handover.client.get_or_init(|| handover.known.clone()).clone());
+        }
+        let tenancy = &handover.tenancy;
+        let client = self.client(tenancy, rule, current, handover.known.clone());
+        let client = client.ok_or_else(|| unauthenticated(handover.endpoint))?;
+        match client.refusal(tenancy, handover.endpoint, &handover.model) {
+            None => Ok(handover.client.get_or_init(|| client).clone()),
+            Some(refusal) => {
+                // For the account; another attempt is asked anew.
+                handover.forbidden(client.tenant);
+                Err(refusal)
+            }
+        }
     }
 
     /// Who is asking, by what the headers prove or an earlier attempt of another process has seen.
@@ -389,6 +393,28 @@ impl Attempt {
         Ok((State::AwaitBody(Box::new(elsewhere)), Step::Continue(change)))
     }
 
+    /// Who is asking for a request that another process routed, as far as its rule demands proof, and why it may not, if so.
+    fn ask_elsewhere(&self, elsewhere: &Elsewhere, model: &str) -> (Client, Option<LocalReply>) {
+        let Some(rule) = elsewhere.rule.as_ref().filter(|rule| !rule.proofs.is_empty()) else {
+            return (Client::default(), None);
+        };
+        let known = match &self.scope {
+            Some(Scope::Gateway(gateway)) => {
+                let tenancy = gateway.tenancy_of(rule);
+                let client = self.client(tenancy, rule, &elsewhere.headers, Client::default());
+                client.map(|client| (tenancy, client))
+            }
+            Some(Scope::Classic(_)) | None => None,
+        };
+        match known {
+            Some((tenancy, client)) => {
+                let refusal = client.refusal(tenancy, elsewhere.endpoint, model);
+                (client, refusal)
+            }
+            None => (Client::default(), Some(unauthenticated(elsewhere.endpoint))),
+        }
+    }
+
     fn send_from_elsewhere(&self, elsewhere: &Elsewhere, body: &Bytes, now: Now) -> (State, Step) {
         let Elsewhere { endpoint, served, rule, headers, is_first } = elsewhere;
         // An earlier attempt may have left its credential and its headers: only the first sees what the client sent.
@@ -411,22 +437,13 @@ impl Attempt {
             _ => wants_usage(*endpoint, &request),
         };
         let model: Arc<str> = request.model.as_deref().unwrap_or_default().into();
-        let client = match (rule, &self.scope) {
-            (Some(rule), Some(Scope::Gateway(gateway))) if !rule.proofs.is_empty() => {
-                let tenancy = gateway.tenancy_of(rule);
-                let client = self.client(tenancy, rule, &elsewhere.headers, Client::default());
-                let client = client.ok_or_else(|| unauthenticated(*endpoint));
-                client.and_then(|client| {
-                    client.refusal(gateway.tenancy_of(rule), *endpoint, &model).map_or(Ok(client), Err)
-                })
-            }
-            (Some(rule), _) if !rule.proofs.is_empty() => Err(unauthenticated(*endpoint)),
-            _ => Ok(Client::default()),
-        };
-        let client = match client {
-            Ok(client) => client,
-            Err(reply) => return (State::Passing, Step::Reply(reply)),
-        };
+        let (client, refusal) = self.ask_elsewhere(elsewhere, &model);
+        if let Some(mut reply) = refusal {
+            let told =
+                Attempted { refused: Some(reply.details), ..Attempted::new(served, Some(client.tenant)) };
+            reply.headers.push((ATTEMPT_HEADER, told.word(self.arrival.id)));
+            return (State::Passing, Step::Reply(reply));
+        }
         let original = Original { endpoint: *endpoint, headers, body, request: &request, model: &model };
         let manner = Manner {
             force_usage,
@@ -461,12 +478,18 @@ impl Attempt {
         }
         let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
         let change = Change { headers: edits, body, metadata, ..Change::default() };
-        (State::AwaitAnswer(Box::new(expected)), Step::Continue(change))
+        let asked = rule.as_ref().is_some_and(|rule| !rule.proofs.is_empty());
+        (State::AwaitAnswer(Box::new(expected), asked.then_some(client.tenant)), Step::Continue(change))
     }
 
-    fn answer(&self, expected: &Expected, headers: &Headers, end_of_stream: bool, now: Now) -> (State, Step) {
-        let told = Attempted { backend: &expected.served.backend.name, route: &expected.served.route };
-        let told = told.word(self.arrival.id);
+    fn answer(
+        &self,
+        (expected, tenant): (&Expected, Option<Tenant>),
+        headers: &Headers,
+        end_of_stream: bool,
+        now: Now,
+    ) -> (State, Step) {
+        let told = Attempted::new(&expected.served, tenant).word(self.arrival.id);
         if end_of_stream {
             let mut edits = HeaderEdits::default();
             edits.set(ATTEMPT_HEADER, told);
@@ -522,35 +545,6 @@ fn refuse(going: &Going, reply: LocalReply, now: Now) -> (State, Step) {
     };
     handover.take(Taken { expected, refused: Some(reply.details), started: now.monotonic });
     (State::Passing, Step::Reply(reply))
-}
-
-/// What an attempt tells the router's stream of another process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Attempted<'a> {
-    pub(super) backend: &'a str,
-    pub(super) route: &'a str,
-}
-
-impl<'a> Attempted<'a> {
-    fn word(self, id: Option<ExchangeId>) -> String {
-        let id = id.map(|id| id.to_string()).unwrap_or_default();
-        format!("{id};{};{}", self.backend, self.route)
-    }
-
-    /// Reads the word of an attempt of that exchange. A provider that knows the header does not know the exchange.
-    pub(super) fn parse(word: &'a str, id: ExchangeId) -> Option<Self> {
-        let (of, rest) = word.split_once(';')?;
-        let (backend, route) = rest.split_once(';')?;
-        (of.parse() == Ok(id)).then_some(Self { backend, route })
-    }
-
-    /// Who was asked, if that is somebody the exchange may be served by.
-    pub(super) fn served(self, handover: &Handover) -> Option<Arc<Served>> {
-        match &handover.candidates {
-            Candidates::OfRule(rule) => rule.attempted(self.backend).cloned(),
-            Candidates::Classic(classic) => classic.served(self.backend, self.route),
-        }
-    }
 }
 
 /// Takes off what proves and what it was proved with, and leaves word for other attempts that it was.

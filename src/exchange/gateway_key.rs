@@ -4,10 +4,12 @@ use core::net::IpAddr;
 use std::sync::Arc;
 
 use super::{Exchange, Now};
+use crate::config::KeyDemand;
 use crate::endpoint::Endpoint;
 use crate::headers::Headers;
 use crate::keys::{Index, NotAKey, PREFIX, Reason, Record, Refusal};
 use crate::mutation::LocalReply;
+use crate::runtime::Scope;
 use crate::tenant::Tenant;
 use crate::wire::{anthropic, cohere, openai};
 
@@ -53,6 +55,7 @@ impl Denied {
                 Reason::Unknown => "key_unknown",
                 Reason::Revoked => "key_revoked",
                 Reason::Expired => "key_expired",
+                Reason::Elsewhere => "key_gateway",
             },
             Self::Unavailable => "keys_unavailable",
             Self::Source => "key_source",
@@ -102,28 +105,55 @@ impl Denied {
 }
 
 impl Exchange {
-    /// The record of the key that the request shows, where the processor has keys of its own: then every request has to show one.
-    pub(super) fn gateway_key(&mut self, headers: &Headers, now: Now) -> Result<Option<Arc<Record>>, Denied> {
-        let Some(index) = &self.settings.keys else { return Ok(None) };
-        let record = authenticate(index, headers, self.source, now)?;
+    /// The record of the key that the request shows, where keys are asked for.
+    pub(super) fn gateway_key(
+        &mut self,
+        scope: &Scope,
+        headers: &Headers,
+        now: Now,
+    ) -> Result<Option<Arc<Record>>, Denied> {
+        let (gateway, said) = match scope {
+            Scope::Gateway(gateway) => (Some(&*gateway.name), gateway.gateway_key),
+            Scope::Classic(_) => (None, None),
+        };
+        let by_policy = self.settings.keys_by_policy && gateway.is_some();
+        let usual =
+            if by_policy || self.settings.keys.is_none() { KeyDemand::NotAsked } else { KeyDemand::Required };
+        let key = match said.unwrap_or(usual) {
+            KeyDemand::NotAsked => return Ok(None),
+            KeyDemand::Required => shown(headers)?,
+            // What is no key of the gateway's is for one of Envoy's filters.
+            KeyDemand::Optional => match shown(headers) {
+                Ok(key) if key.starts_with(PREFIX.as_bytes()) => key,
+                Ok(_) | Err(Denied::Missing) => return Ok(None),
+                Err(denied) => return Err(denied),
+            },
+        };
+        // A policy asks for keys, and there is nobody to know them: closed.
+        let index = self.settings.keys.as_ref().ok_or(Denied::Unavailable)?;
+        let record = authenticate(index, key, (gateway, self.source), now)?;
         self.note(|settlement| settlement.tenant = tenant(&record));
         Ok(Some(record))
     }
 }
 
-/// The record of the key that the request shows. `source` is the client's address as Envoy found it. The model is another
-/// question: [`Record::allows_model`].
+/// The record of a key that is shown at a gateway, from the client's address as Envoy found it. The model is another question:
+/// [`Record::allows_model`].
 fn authenticate(
     index: &Index,
-    headers: &Headers,
-    source: Option<IpAddr>,
+    key: &[u8],
+    (gateway, source): (Option<&str>, Option<IpAddr>),
     now: Now,
 ) -> Result<Arc<Record>, Denied> {
-    let record = index.verify(shown(headers)?, now.wall, now.monotonic).map_err(|refusal| match refusal {
+    let record = index.verify(key, now.wall, now.monotonic).map_err(|refusal| match refusal {
         Refusal::NotAKey(reason) => Denied::NotAKey(reason),
         Refusal::Refused(reason) => Denied::Refused(reason),
         Refusal::Unavailable => Denied::Unavailable,
     })?;
+    if !record.allows_gateway(gateway) {
+        // At another gateway it is as if it were not there.
+        return Err(Denied::Refused(Reason::Elsewhere));
+    }
     if record.allows_source(source) { Ok(record) } else { Err(Denied::Source) }
 }
 
@@ -198,6 +228,10 @@ mod tests {
         pairs.iter().map(|(name, value)| (*name, value.as_bytes().to_vec())).collect()
     }
 
+    fn ask(index: &Index, headers: &Headers, source: Option<IpAddr>) -> Result<(), Denied> {
+        authenticate(index, shown(headers)?, (Some("d/gw"), source), now()).map(drop)
+    }
+
     #[test]
     fn a_key_is_shown_as_the_sdks_do() {
         let (index, key) = index(Grant::named("k"));
@@ -211,7 +245,7 @@ mod tests {
             headers(&[("authorization", "Bearer eyJ.for.envoy"), ("x-api-key", &key)]),
             headers(&[("authorization", "Basic other"), ("api-key", &key)]),
         ] {
-            assert!(authenticate(&index, &shown, None, now()).is_ok(), "{shown:?}");
+            assert!(ask(&index, &shown, None).is_ok(), "{shown:?}");
         }
     }
 
@@ -234,7 +268,7 @@ mod tests {
             (headers(&[("x-api-key", "sk-other")]), Denied::NotAKey(NotAKey::Foreign)),
             (headers(&[("x-api-key", &key[..66])]), Denied::NotAKey(NotAKey::Mistyped)),
         ] {
-            assert_eq!(authenticate(&index, &shown, None, now()).unwrap_err(), denied, "{shown:?}");
+            assert_eq!(ask(&index, &shown, None).unwrap_err(), denied, "{shown:?}");
         }
     }
 
@@ -243,13 +277,24 @@ mod tests {
         let grant = Grant { sources: Some(vec!["10.0.0.0/8".parse().unwrap()]), ..Grant::named("k") };
         let (index, key) = index(grant);
         let shown = headers(&[("x-api-key", &key), ("x-forwarded-for", "10.0.0.1")]);
-        let ask = |source: Option<&str>| {
+        let from = |source: Option<&str>| {
             let source = source.map(|address| address.parse().unwrap());
-            authenticate(&index, &shown, source, now()).map(drop)
+            ask(&index, &shown, source)
         };
-        assert_eq!(ask(Some("10.0.0.1")), Ok(()));
-        assert_eq!(ask(Some("11.0.0.1")), Err(Denied::Source));
-        assert_eq!(ask(None), Err(Denied::Source));
+        assert_eq!(from(Some("10.0.0.1")), Ok(()));
+        assert_eq!(from(Some("11.0.0.1")), Err(Denied::Source));
+        assert_eq!(from(None), Err(Denied::Source));
+    }
+
+    #[test]
+    fn a_key_for_some_gateways_is_none_at_others() {
+        let grant = Grant { gateways: Some(vec!["d/gw".into()]), ..Grant::named("k") };
+        let (index, key) = index(grant);
+        let at = |gateway| authenticate(&index, key.as_bytes(), (gateway, None), now()).map(drop);
+        assert_eq!(at(Some("d/gw")), Ok(()));
+        for elsewhere in [Some("d/gw2"), Some("D/gw"), None] {
+            assert_eq!(at(elsewhere), Err(Denied::Refused(Reason::Elsewhere)));
+        }
     }
 
     #[test]
@@ -260,6 +305,7 @@ mod tests {
         };
         assert_eq!(told(Reason::Unknown), told(Reason::Revoked));
         assert_eq!(told(Reason::Unknown), told(Reason::Expired));
+        assert_eq!(told(Reason::Unknown), told(Reason::Elsewhere));
     }
 
     #[test]

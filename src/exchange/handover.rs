@@ -16,6 +16,7 @@ use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::Headers;
 use crate::quota::{End, Quotas, Settle, Stage};
 use crate::runtime::{Classic, Rule, Served, Tenancy};
+use crate::tenant::Tenant;
 
 /// Names an exchange among those of all processors. In text, two numbers of 16 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -108,6 +109,8 @@ pub(super) struct Attempts {
     clamped: Option<u64>,
     /// The limit that had no room for the latest.
     refused_by: Option<Arc<str>>,
+    /// Who has proved who it is, and may not use the model.
+    forbidden: Option<Tenant>,
 }
 
 /// What the attempts leave to be settled.
@@ -188,6 +191,17 @@ impl Handover {
     /// Leaves what the attempt did. A later one takes its place.
     pub(super) fn take(&self, taken: Taken) {
         self.attempts().latest = Some(taken);
+    }
+
+    /// Leaves who has proved who it is, and was refused.
+    pub(super) fn forbidden(&self, tenant: Tenant) {
+        self.attempts().forbidden = Some(tenant);
+    }
+
+    /// Who is asking, as far as an attempt has seen it.
+    pub(super) fn tenant(&self) -> Option<Tenant> {
+        let admitted = self.client.get().map(|client| client.tenant.clone());
+        admitted.or_else(|| self.attempts().forbidden.clone())
     }
 
     /// The latest attempt, and whose attempts failed before.

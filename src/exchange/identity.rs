@@ -11,7 +11,7 @@ use super::gateway_key;
 use crate::endpoint::{Dialect, Endpoint};
 use crate::keys::Record;
 use crate::mutation::LocalReply;
-use crate::runtime::{Proved, Tenancy};
+use crate::runtime::{Gateway, Proved, Tenancy};
 use crate::tenant::Tenant;
 
 /// A client, as far as it has proved who it is.
@@ -53,15 +53,25 @@ impl fmt::Debug for Client {
 
 /// What a client is told that does not prove who it is. The same whatever is wrong with the credential; Envoy's filters are told to
 /// answer alike.
-pub const UNAUTHENTICATED: &str =
-    "the request was refused: it needs a valid credential of this gateway, such as an API key or a token";
+pub const UNAUTHENTICATED: &str = "the request was refused: it needs a valid credential of this gateway, such as an API key or a token, for the model it names (a model that does not exist is refused alike)";
+
+/// Goes with it. The same whatever would be valid: which it is would tell one protected model from another.
+pub const CHALLENGE: &str = "Bearer";
 
 /// What a client is told that may not use a model, whether or not there is one of that name.
 const FORBIDDEN: &str = "the credential does not allow this model";
 
+/// A rule asks for proofs by itself, and a model that is not there must not be told from one of its own: whoever asks for either without
+/// proof gets one answer.
+pub(super) fn unknown_model(gateway: &Gateway, endpoint: Endpoint) -> Option<LocalReply> {
+    gateway.protects_models().then(|| unauthenticated(endpoint))
+}
+
 /// The answer to a request without proof of who is asking.
 pub fn unauthenticated(endpoint: Endpoint) -> LocalReply {
-    LocalReply::json(401, "unauthenticated", unauthenticated_body(Dialect::of(endpoint)))
+    let mut reply = LocalReply::json(401, NOT_PROVED, unauthenticated_body(Dialect::of(endpoint)));
+    reply.headers.push(("www-authenticate", CHALLENGE.to_owned()));
+    reply
 }
 
 /// Its body, which Envoy sends too.
@@ -69,11 +79,20 @@ pub fn unauthenticated_body(dialect: Dialect) -> Bytes {
     body(dialect, ["invalid_request_error", "invalid_api_key"], "authentication_error", UNAUTHENTICATED)
 }
 
+/// Why a request is refused that is not for its tenant.
+pub(super) const MODEL_NOT_ALLOWED: &str = "model_not_allowed";
+const NOT_PROVED: &str = "unauthenticated";
+
+/// The reason of a refusal by another process, if it is one that is known here.
+pub(super) fn known_refusal(details: &str) -> &'static str {
+    [MODEL_NOT_ALLOWED, NOT_PROVED].into_iter().find(|known| *known == details).unwrap_or("refused_elsewhere")
+}
+
 fn forbidden(endpoint: Endpoint) -> LocalReply {
-    let codes = ["invalid_request_error", "model_not_allowed"];
+    let codes = ["invalid_request_error", MODEL_NOT_ALLOWED];
     LocalReply::json(
         403,
-        "model_not_allowed",
+        MODEL_NOT_ALLOWED,
         body(Dialect::of(endpoint), codes, "permission_error", FORBIDDEN),
     )
 }
@@ -88,3 +107,6 @@ fn body(dialect: Dialect, [kind, code]: [&str; 2], anthropic: &str, message: &st
     };
     body.to_string().into()
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,7 @@ impl Exchange {
             let body = openai::error_body("ServiceUnavailable", 503, message);
             return self.reply(LocalReply::json(503, "no_configuration", body));
         };
-        let key = match self.gateway_key(&headers, now) {
+        let key = match self.gateway_key(&scope, &headers, now) {
             Ok(key) => key,
             Err(denied) => {
                 let answer = self.reply(denied.reply(endpoint));
@@ -153,7 +153,13 @@ impl Exchange {
                 let message = "malformed request: `model` is missing: name the model to be used";
                 self.malformed("missing_model", message)
             }
-            Route::None => self.reply(LocalReply::text(404, "no_route", NO_ROUTE)),
+            Route::None => {
+                let told = identity::unknown_model(&gateway, endpoint);
+                let answer = self.reply(told.unwrap_or_else(|| LocalReply::text(404, "no_route", NO_ROUTE)));
+                // The log tells why, whatever the client is told.
+                self.set_outcome(Outcome::Refused("no_route"));
+                answer
+            }
             Route::Broken => {
                 let message = "the route of this model has no usable backend; the gateway's log says why";
                 let body = openai::error_body("ServiceUnavailable", 503, message);

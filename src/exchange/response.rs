@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::attempt::{ATTEMPT_HEADER, Attempted};
+use super::attempted::{ATTEMPT_HEADER, Attempted};
 use super::outgoing::Expected;
 use super::{Exchange, Handover, Now, Outcome, Reading, Sent, State, Step, Violation};
 use crate::endpoint::{Dialect, Endpoint};
@@ -32,7 +32,7 @@ impl Exchange {
                         settlement.status = Some(status);
                         settlement.outcome = Outcome::Refused(reason);
                     });
-                    return (State::Passing, pass());
+                    return (State::Passing, pass_on(headers));
                 }
                 Answering::Envoy => return self.foreign_answer(headers),
             },
@@ -48,6 +48,9 @@ impl Exchange {
                 self.set_outcome(Outcome::Completed);
             }
             let mut change = Change::default();
+            if headers.contains(ATTEMPT_HEADER) {
+                change.headers.remove(ATTEMPT_HEADER);
+            }
             self.tell_limits(expected.endpoint, headers, &mut change.headers, now);
             return (State::Over, Step::Continue(change));
         }
@@ -85,27 +88,30 @@ impl Exchange {
     /// Who gave this answer, and what it is like.
     fn answering(&mut self, handover: &Handover, headers: &Headers) -> Answering {
         let (latest, failed) = handover.result();
-        if let Some(client) = handover.client.get() {
-            self.note(|settlement| settlement.tenant = client.tenant.clone());
-        }
         // An attempt of another process is known by its word alone; it has made the answer one in the client's dialect.
-        let elsewhere = headers.text(ATTEMPT_HEADER).and_then(|word| {
-            let served = Attempted::parse(word, self.id).and_then(|attempted| attempted.served(handover))?;
+        let word = headers.text(ATTEMPT_HEADER).and_then(|word| Attempted::parse(word, self.id));
+        let told = word.as_ref().and_then(|word| word.tenant.clone());
+        if let Some(tenant) = told.or_else(|| handover.tenant()) {
+            self.note(|settlement| settlement.tenant = tenant);
+        }
+        let elsewhere = word.and_then(|word| {
+            let served = word.served(handover)?;
             let model = served.backend.model_override.as_ref().unwrap_or(&handover.model);
-            Some(Expected {
+            let expected = Expected {
                 endpoint: handover.endpoint,
                 pair: Pair::Same,
                 streaming: handover.request.streaming,
                 hide_usage: handover.hide_usage,
                 model: Arc::clone(model),
                 served,
-            })
+            };
+            Some((expected, word.refused))
         });
-        if elsewhere.is_some() {
+        if elsewhere.as_ref().is_some_and(|(_, refused)| refused.is_none()) {
             self.note(|settlement| settlement.sent = true);
         }
         let (expected, started, refused) = match (elsewhere, latest) {
-            (Some(expected), _) => (expected, None, None),
+            (Some((expected, refused)), _) => (expected, None, refused),
             (None, Some(taken)) => (taken.expected, Some(taken.started), taken.refused),
             (None, None) => {
                 self.note(|settlement| settlement.failed = failed);
@@ -159,7 +165,7 @@ impl Exchange {
             settlement.status = Some(status);
             settlement.outcome = Outcome::AnsweredByEnvoy;
         });
-        (State::Passing, pass())
+        (State::Passing, pass_on(headers))
     }
 
     fn read(&mut self, reading: &mut Reading, body: Bytes, end: bool) -> Result<BodyChange, Violation> {
@@ -201,10 +207,18 @@ enum Answering {
 
 /// The rest of an answer passes by.
 pub(super) fn pass() -> Step {
-    Step::Continue(Change {
-        phases: Some(PhaseOverride::Response(ResponsePhases::None)),
-        ..Change::default()
-    })
+    let phases = Some(PhaseOverride::Response(ResponsePhases::None));
+    Step::Continue(Change { phases, ..Change::default() })
+}
+
+/// As [`pass`], without what attempts say in `headers`, which is nobody else's business.
+fn pass_on(headers: &Headers) -> Step {
+    let mut edits = HeaderEdits::default();
+    if headers.contains(ATTEMPT_HEADER) {
+        edits.remove(ATTEMPT_HEADER);
+    }
+    let phases = Some(PhaseOverride::Response(ResponsePhases::None));
+    Step::Continue(Change { headers: edits, phases, ..Change::default() })
 }
 
 pub(super) fn status(headers: &Headers) -> u16 {

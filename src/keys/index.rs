@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, ArcSwapOption};
 
 use super::record::Hashed;
+use super::steps::{self, Step};
 use super::{Grant, KeyId, NotAKey, Presented, Record, Standing, Timestamp};
 
 /// A change copies a shard: with 100,000 keys that is 400 pointers.
@@ -25,6 +26,7 @@ struct Shard {
 impl Shard {
     /// The record of that id; else another one, so that the same memory is looked at, and that it is another one.
     fn find(&self, id: &[u8], number: u64) -> (Option<&Arc<Record>>, bool) {
+        steps::took(Step::Find(id.len()));
         let place = self.places.get(id).copied();
         // Below the length, whatever the width of usize.
         let other = number.checked_rem(self.records.len() as u64).unwrap_or_default() as usize;
@@ -59,6 +61,8 @@ pub struct Index {
     hasher: RandomState,
     /// When all that was in the store was here; nothing before the first time.
     confirmed: ArcSwapOption<Instant>,
+    /// Why the store is not heard of, since it is not.
+    problem: ArcSwapOption<String>,
     stale_after: Duration,
     /// What a key is held to that is not there, where no other is.
     decoy: Arc<Record>,
@@ -87,6 +91,48 @@ pub enum Reason {
     Revoked,
     /// Its time is over.
     Expired,
+    /// It is for other gateways.
+    Elsewhere,
+}
+
+/// How the store of an [`Index`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// How many keys are known.
+    pub keys: usize,
+    /// How long ago the store was last heard of; nothing if it never was.
+    pub age: Option<Duration>,
+    /// How long the keys that are known are good still, should the store stay away; nothing if nobody is let in.
+    pub serves_for: Option<Duration>,
+    /// Why it is not heard of; nothing while it is.
+    pub problem: Option<Arc<String>>,
+}
+
+impl fmt::Display for Status {
+    /// One line for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { keys, age, serves_for, problem } = self;
+        match (problem, age) {
+            (None, Some(_)) => write!(f, "{keys} keys are in step with their store"),
+            (None, None) => f.write_str("the keys have not come from their store yet"),
+            (Some(problem), _) => {
+                f.write_str("the store of keys is away")?;
+                match (age, serves_for) {
+                    (None, _) => f.write_str(" and never was there: nobody with a key is let in")?,
+                    (Some(age), None) => {
+                        write!(f, " for {} s: nobody with a key is let in any more", age.as_secs())?;
+                    }
+                    (Some(age), Some(left)) => write!(
+                        f,
+                        " for {} s; the {keys} keys that are known serve for {} s more",
+                        age.as_secs(),
+                        left.as_secs()
+                    )?,
+                }
+                write!(f, " ({problem})")
+            }
+        }
+    }
 }
 
 impl fmt::Debug for Index {
@@ -112,6 +158,7 @@ impl Index {
             shards: std::iter::repeat_with(ArcSwap::default).take(SHARDS).collect(),
             hasher: RandomState::new(),
             confirmed: ArcSwapOption::empty(),
+            problem: ArcSwapOption::empty(),
             stale_after,
             decoy: Arc::new(decoy),
         }
@@ -192,6 +239,23 @@ impl Index {
     /// Says that at `at` all that was in the store was here.
     pub fn confirm(&self, at: Instant) {
         self.confirmed.store(Some(Arc::new(at)));
+        self.problem.store(None);
+    }
+
+    /// Says why the store is not heard of. Holds until it is confirmed again.
+    pub fn lost(&self, problem: String) {
+        self.problem.store(Some(Arc::new(problem)));
+    }
+
+    /// How the store is, as far as it is known at `now`.
+    pub fn status(&self, now: Instant) -> Status {
+        let age = self.confirmed().map(|at| now.saturating_duration_since(at));
+        Status {
+            keys: self.len(),
+            age,
+            serves_for: age.map(|age| self.stale_after.saturating_sub(age)).filter(|left| !left.is_zero()),
+            problem: self.problem.load_full(),
+        }
     }
 
     /// When the store was last heard of.

@@ -11,6 +11,7 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 use subtle::{Choice, ConstantTimeEq as _};
 
+use super::steps::{self, Step};
 use super::{KeyId, ModelPattern, Network, NewKey, Timestamp};
 
 /// The longest record as JSON, in bytes.
@@ -47,7 +48,10 @@ impl Hashed {
 
     /// Whether it is that of `text`, in a time that does not depend on how much of it is the same.
     pub(super) fn is_of(&self, text: &[u8]) -> Choice {
-        Self::new(self.salt, text).hash.ct_eq(&self.hash)
+        steps::took(Step::Hash(text.len()));
+        let hash = Self::new(self.salt, text).hash;
+        steps::took(Step::Compare(hash.len()));
+        hash.ct_eq(&self.hash)
     }
 }
 
@@ -92,6 +96,9 @@ pub struct Grant {
     /// From when on it is no longer good.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Timestamp>,
+    /// The Gateways it is good at, as `namespace/name`; absent: all, empty: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateways: Option<Vec<String>>,
     /// The models it is good for; absent: all, empty: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub models: Option<Vec<ModelPattern>>,
@@ -119,6 +126,7 @@ impl Grant {
             organisation: None,
             team: None,
             expires: None,
+            gateways: None,
             models: None,
             sources: None,
             metadata: BTreeMap::new(),
@@ -128,12 +136,22 @@ impl Grant {
 
     /// Says what is too long, empty or unprintable in it.
     pub fn check(&self) -> Result<(), InvalidGrant> {
-        let Self { name, organisation, team, expires: _, models, sources, metadata, quota } = self;
+        let Self { name, organisation, team, expires: _, gateways, models, sources, metadata, quota } = self;
         check_name("name", name)?;
         for (field, name) in [("organisation", organisation), ("team", team), ("quota", quota)] {
             name.as_ref().map_or(Ok(()), |name| check_name(field, name))?;
         }
+        for gateway in gateways.iter().flatten() {
+            check_name("a name in gateways", gateway)?;
+            let parts = gateway.split_once('/');
+            if !parts.is_some_and(|(namespace, name)| {
+                !namespace.is_empty() && !name.is_empty() && !name.contains('/')
+            }) {
+                return Err(InvalidGrant(format!("`{gateway}` names no Gateway; write NAMESPACE/NAME")));
+            }
+        }
         let counts = [
+            ("gateways", gateways.as_ref().map_or(0, Vec::len)),
             ("models", models.as_ref().map_or(0, Vec::len)),
             ("sources", sources.as_ref().map_or(0, Vec::len)),
             ("metadata", metadata.len()),
@@ -289,6 +307,7 @@ impl Record {
 
     /// How it stands at `now`.
     pub fn standing(&self, now: SystemTime) -> Standing {
+        steps::took(Step::Stand);
         let come = |time: Option<Timestamp>| time.is_some_and(|time| time.has_come(now));
         // All is looked at, whatever comes of it.
         let (revoked, retired, expired) =
@@ -309,6 +328,12 @@ impl Record {
     /// Whether it is good for that model.
     pub fn allows_model(&self, model: &str) -> bool {
         self.grant.models.as_ref().is_none_or(|models| models.iter().any(|pattern| pattern.matches(model)))
+    }
+
+    /// Whether it is good at that Gateway, `namespace/name`. Where there are none, keys without a restriction only are.
+    pub fn allows_gateway(&self, gateway: Option<&str>) -> bool {
+        let Some(gateways) = &self.grant.gateways else { return true };
+        gateway.is_some_and(|gateway| gateways.iter().any(|allowed| allowed == gateway))
     }
 
     /// Whether it is good from that address. One that nobody knows is good for keys without a restriction only.

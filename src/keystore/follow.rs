@@ -26,6 +26,7 @@ pub async fn follow(store: Store, index: &Index, clock: impl Fn() -> Instant) {
             Store::Redis(store) => follow_redis(store, index, &clock, &mut condition).await,
         };
         let Err(error) = ended;
+        index.lost(error.to_string());
         wait = if condition.failed(&error) { EVERY / 4 } else { (wait * 2).min(MAX_BACKOFF) };
         sleep(wait).await;
     }

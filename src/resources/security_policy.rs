@@ -171,8 +171,8 @@ pub struct JWTProvider {
     pub extract_from: Option<JWTExtractor>,
 }
 
-/// Keys in the files.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+/// Keys in the files. Its debug form does not show them: one may be secret.
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalJWKS {
     /// Whether the text or the reference counts.
@@ -182,6 +182,13 @@ pub struct LocalJWKS {
     pub inline: Option<String>,
     /// A ConfigMap that holds it under `jwks`, or as its only value.
     pub value_ref: Option<LocalObjectReference>,
+}
+
+impl std::fmt::Debug for LocalJWKS {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { kind, inline: _, value_ref } = self;
+        f.debug_struct("LocalJWKS").field("kind", kind).field("value_ref", value_ref).finish_non_exhaustive()
+    }
 }
 
 /// Where a JWKS of the files stands.
@@ -279,12 +286,34 @@ pub struct TenantPolicySpec {
     /// The Gateways and AIGatewayRoutes it applies to; a route's own policy counts instead of its Gateway's.
     #[schemars(length(min = 1, max = 16))]
     pub target_refs: Vec<PolicyTargetReference>,
+    /// Whether clients show keys of the gateway's own (`aigw key`); absent: as `--keys` says for all. On Gateways only.
+    pub gateway_key: Option<GatewayKey>,
     /// How tenants are read out of what is proved.
     #[serde(default)]
     pub identity: TenantIdentity,
     /// Who may use which models; without any, everybody may use all.
     #[serde(default)]
     pub access: Vec<TenantAccess>,
+}
+
+/// Whether clients show keys of the gateway's own.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+pub struct GatewayKey {
+    /// What becomes of those who show none.
+    #[serde(default)]
+    pub mode: GatewayKeyMode,
+}
+
+/// What becomes of clients without a key of the gateway's own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum GatewayKeyMode {
+    /// They are refused.
+    #[default]
+    Required,
+    /// They are served as clients who prove nothing by it; a key that is not good is refused.
+    Optional,
+    /// Nobody looks for keys.
+    NotAsked,
 }
 
 /// How tenants are read out of what is proved.
@@ -299,6 +328,13 @@ pub struct TenantIdentity {
     pub jwt: Option<TenantParts>,
     /// Of the attributes of a certificate's subject. If it is absent: `O`, `OU` and `CN`.
     pub client_certificate: Option<TenantParts>,
+    /// Of the URI that a certificate names (SPIFFE). What does not look so names nobody. With this or `clientCertificateDNS`, the
+    /// subject counts only if `clientCertificate` is there too.
+    #[serde(rename = "clientCertificateURI")]
+    pub client_certificate_uri: Option<NamePattern>,
+    /// Of the first of the DNS names in a certificate that looks so.
+    #[serde(rename = "clientCertificateDNS")]
+    pub client_certificate_dns: Option<NamePattern>,
 }
 
 /// What a name looks like.
@@ -421,13 +457,28 @@ pub(super) fn check_tenants(spec: &TenantPolicySpec, report: Report<'_>) {
     let references: Vec<_> =
         references.map(|(index, target)| (format!("spec.targetRefs[{index}]"), target)).collect();
     check_targets(&references, report);
-    let patterns = [("apiKey", &spec.identity.api_key), ("basicAuth", &spec.identity.basic_auth)];
+    let identity = &spec.identity;
+    let patterns = [
+        ("apiKey", &identity.api_key),
+        ("basicAuth", &identity.basic_auth),
+        ("clientCertificateURI", &identity.client_certificate_uri),
+        ("clientCertificateDNS", &identity.client_certificate_dns),
+    ];
     for (name, pattern) in patterns {
         if let Some(NamePattern { pattern }) = pattern
             && let Err(error) = pattern.parse::<Pattern>()
         {
             let help = "write one such as {organisation}.{team}.{key}".to_owned();
             report(&format!("spec.identity.{name}.pattern"), error.to_string(), help);
+        }
+    }
+    for (field, target) in references.iter().filter(|(_, target)| target.kind != "Gateway") {
+        if spec.gateway_key.is_some() {
+            let message =
+                format!("`gatewayKey` is asked for before the route is chosen, so not by {}", target.kind);
+            let help =
+                "make a policy for the Gateway of it; until then what this policy is for is not served";
+            report(&format!("{field}.kind"), message, help.into());
         }
     }
     for (index, access) in spec.access.iter().enumerate() {

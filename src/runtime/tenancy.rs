@@ -58,6 +58,12 @@ impl Proofs {
                     if let Some(name) = &proof.forward {
                         before.told.push((name.clone(), value.clone()));
                     }
+                    // Kept for later attempts: Envoy sets them before the first only.
+                    before.told.extend(
+                        proof.told.iter().filter_map(|name| {
+                            Some((name.clone(), headers.joined(name)?.into_owned().into()))
+                        }),
+                    );
                     before.facts.push((proof.kind, value));
                 }
                 (None, None) if proof.optional => {}
@@ -103,6 +109,8 @@ pub struct Tenancy {
     basic_auth: Pattern,
     jwt: Sources,
     client_certificate: Sources,
+    client_uri: Option<Pattern>,
+    client_dns: Option<Pattern>,
     access: Vec<config::Access>,
     /// It cannot be read: nobody may use anything.
     closed: bool,
@@ -121,16 +129,24 @@ impl Tenancy {
     }
 
     fn read(written: &config::Tenancy, problem: &mut dyn FnMut(&str, String)) -> Self {
-        let config::Tenancy { policy: _, api_key, basic_auth, jwt, client_certificate, access } = written;
+        let config::Tenancy {
+            policy: _,
+            api_key,
+            basic_auth,
+            jwt,
+            client_certificate,
+            client_uri,
+            client_dns,
+            access,
+        } = written;
         let mut closed = false;
-        let mut pattern = |field: &str, text: &Option<String>| match text.as_deref().map(str::parse) {
-            None => Pattern::default(),
-            Some(Ok(pattern)) => pattern,
-            Some(Err(error)) => {
+        let mut pattern = |field: &str, text: &Option<String>| match text.as_deref()?.parse() {
+            Ok(pattern) => Some(pattern),
+            Err(error) => {
                 closed = true;
                 let error: crate::tenant::naming::InvalidPattern = error;
                 problem(field, error.to_string());
-                Pattern::default()
+                None
             }
         };
         let sources = |parts: &Option<config::Parts>, usual: [Option<&str>; 3]| match parts {
@@ -142,12 +158,20 @@ impl Tenancy {
                 Sources { organisation, team, key }
             }
         };
-        let (api_key, basic_auth) = (pattern("apiKey", api_key), pattern("basicAuth", basic_auth));
+        let (client_uri, client_dns) = (pattern("clientUri", client_uri), pattern("clientDns", client_dns));
+        // A certificate's subject says something else, unless it is asked for too.
+        let subject = if client_uri.is_none() && client_dns.is_none() {
+            [Some("O"), Some("OU"), Some("CN")]
+        } else {
+            [None; 3]
+        };
         Self {
-            api_key,
-            basic_auth,
+            api_key: pattern("apiKey", api_key).unwrap_or_default(),
+            basic_auth: pattern("basicAuth", basic_auth).unwrap_or_default(),
             jwt: sources(jwt, [None, None, Some("sub")]),
-            client_certificate: sources(client_certificate, [Some("O"), Some("OU"), Some("CN")]),
+            client_certificate: sources(client_certificate, subject),
+            client_uri,
+            client_dns,
             access: access.clone(),
             closed,
         }
@@ -163,6 +187,8 @@ impl Tenancy {
                 ProofKind::BasicAuth => self.basic_auth.tenant(&text),
                 ProofKind::Jwt => self.jwt.of_payload(value).unwrap_or_default(),
                 ProofKind::ClientCertificate => self.client_certificate.of_subject(&text),
+                ProofKind::ClientUri => named(self.client_uri.as_ref(), std::iter::once(&*text)),
+                ProofKind::ClientDns => named(self.client_dns.as_ref(), text.split(',')),
             };
             tenant.organisation = tenant.organisation.or(organisation);
             tenant.team = tenant.team.or(team);
@@ -194,6 +220,12 @@ impl Tenancy {
     }
 }
 
+/// The tenant of the first of a certificate's names that looks as it should. One with a comma in it never does: it could be two.
+fn named<'n>(pattern: Option<&Pattern>, mut names: impl Iterator<Item = &'n str>) -> Tenant {
+    let fit = |name: &str| pattern?.fit(name).filter(|_| !name.contains(','));
+    names.find_map(fit).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -207,6 +239,7 @@ mod tests {
             policy: "d/p".into(),
             optional,
             forward: Some("x-client".into()),
+            told: vec!["x-user".into()],
             secrets: vec!["x-api-token".into()],
         }])
     }
@@ -218,7 +251,9 @@ mod tests {
         let twice: Headers = [("x-ai-eg-auth-1", "acme"), ("x-ai-eg-auth-1", "evil")].into_iter().collect();
         let empty: Headers = [("x-ai-eg-auth-1", " ")].into_iter().collect();
         let check = |optional, headers| proofs(optional).check(headers, Proved::default());
-        assert_eq!(check(false, &one).unwrap().told[0].1, "acme");
+        assert_eq!(check(false, &one).unwrap().told, [("x-client".to_owned(), Bytes::from("acme"))]);
+        let claims: Headers = [("x-ai-eg-auth-1", "acme"), ("x-user", "ann")].into_iter().collect();
+        assert_eq!(check(false, &claims).unwrap().told[1], ("x-user".to_owned(), Bytes::from("ann")));
         for refused in [check(false, &none), check(false, &twice), check(false, &empty), check(true, &twice)]
         {
             assert_eq!(refused.unwrap_err(), Unproved);
@@ -260,6 +295,36 @@ mod tests {
         ] {
             assert_eq!(tenancy.allows(&tenant, model), allowed, "{tenant} {model}");
         }
+    }
+
+    #[test]
+    fn a_certificates_names_count_before_its_subject_if_they_are_asked_for() {
+        let facts = |uri: &'static str, dns: &'static str| Proved {
+            facts: vec![
+                (ProofKind::ClientUri, uri.into()),
+                (ProofKind::ClientDns, dns.into()),
+                (ProofKind::ClientCertificate, "O=subject,CN=c".into()),
+            ],
+            told: Vec::new(),
+        };
+        let tenancy = |written: serde_json::Value| {
+            let (mut problems, written) = (Vec::new(), serde_json::from_value(written).unwrap());
+            let tenancy = Tenancy::new(&written, "gateways[0]", &mut problems);
+            assert_eq!(problems, []);
+            tenancy
+        };
+        let spiffe = tenancy(json!({"clientUri": "spiffe://{organisation}/ns/{team}/sa/{key}"}));
+        let of = |uri| spiffe.tenant(&facts(uri, "-")).to_string();
+        assert_eq!(of("spiffe://acme/ns/research/sa/ci"), "acme/research/ci");
+        // Two of them, or one that could be, are nobody's; neither is the subject anybody's then.
+        for odd in ["spiffe://acme/ns/r/sa/ci,spiffe://evil/ns/r/sa/ci", "https://acme/ns/r/sa/ci", ""] {
+            assert_eq!(of(odd), "-", "{odd}");
+        }
+        let dns =
+            tenancy(json!({"clientDns": "{key}.{organisation}.example", "clientCertificate": {"team": "O"}}));
+        let proved = facts("-", "other.test,ci.acme.example");
+        assert_eq!(dns.tenant(&proved).to_string(), "acme/subject/ci");
+        assert_eq!(tenancy(json!({})).tenant(&proved).to_string(), "subject/-/c");
     }
 
     #[test]

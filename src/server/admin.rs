@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
@@ -13,6 +13,7 @@ use axum::routing::get;
 use super::health::Health;
 use super::listen::{Listen, Listener, Stream};
 use crate::credentials::Keeper;
+use crate::keys::Index;
 use crate::source::Slot;
 use crate::telemetry::Metrics;
 
@@ -21,11 +22,11 @@ pub(super) async fn serve(
     listener: Listener,
     health: Health,
     metrics: Arc<Metrics>,
-    keeper: Keeper,
+    (keeper, keys): (Keeper, Option<Arc<Index>>),
     slot: Option<Slot>,
 ) {
     let mut routes = Router::new()
-        .route("/health", get(check).with_state((health, keeper)))
+        .route("/health", get(check).with_state((health, keeper, keys)))
         .route("/metrics", get(scrape).with_state(metrics));
     if let Some(slot) = slot {
         routes = routes.route("/config", get(show).with_state(slot));
@@ -35,9 +36,9 @@ pub(super) async fn serve(
     }
 }
 
-/// A credential that cannot be renewed is told here, and is no reason to take the processor out of service: others would fare no
-/// better, and other backends are served.
-async fn check(State((health, keeper)): State<(Health, Keeper)>) -> Response {
+/// A credential that cannot be renewed and a store of keys that is away are told here, and are no reason to take the processor out of
+/// service: others would fare no better, and other backends and clients are served.
+async fn check(State((health, keeper, keys)): State<(Health, Keeper, Option<Arc<Index>>)>) -> Response {
     match health.problem() {
         None => {
             let mut text = "OK\n".to_owned();
@@ -46,6 +47,9 @@ async fn check(State((health, keeper)): State<(Health, Keeper)>) -> Response {
                     // Writing to a string does not fail.
                     let _ = writeln!(text, "the credential of {} is not renewed: {problem}", status.service);
                 }
+            }
+            if let Some(keys) = keys {
+                let _ = writeln!(text, "{}", keys.status(Instant::now()));
             }
             (StatusCode::OK, text).into_response()
         }

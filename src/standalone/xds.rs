@@ -104,7 +104,13 @@ impl Xds {
             digest: digest(&SHA256, resources.as_bytes()).as_ref().to_vec(),
             content: SecretString::from(response(&version, &resources)),
         });
-        certificates
+        let secrets = config.secrets.iter().map(|file| Change {
+            name: file.name.clone(),
+            content: file.content.clone(),
+            digest: digest(&SHA256, file.content.expose_secret().as_bytes()).as_ref().to_vec(),
+        });
+        secrets
+            .chain(certificates)
             .chain(others)
             .filter(|change| self.written.get(&change.name).is_none_or(|written| *written != change.digest))
             .collect()

@@ -1,8 +1,8 @@
 //! Metrics, by OpenTelemetry's conventions for generative AI, exported for Prometheus.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::UNIX_EPOCH;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, UNIX_EPOCH};
 
 use opentelemetry::metrics::{BoundCounter, Counter, Histogram, Meter, MeterProvider};
 use opentelemetry::{InstrumentationScope, KeyValue};
@@ -16,6 +16,7 @@ use crate::credentials::{Keeper, Status};
 use crate::endpoint::provider_name;
 use crate::exchange::{Outcome, Settlement};
 use crate::extproc::ActiveExchanges;
+use crate::keys::Index;
 
 const SCOPE: &str = "envoyproxy/ai-gateway";
 
@@ -35,9 +36,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Fresh instruments; `active` and the state of the credentials are shown as gauges. Fails if the environment asks for an exporter that cannot be set up.
+    /// Fresh instruments; `active` and the state of the credentials and of the store of keys are shown as gauges. Fails if the environment asks for an exporter that cannot be set up.
     /// Must be called within a tokio runtime.
-    pub fn new(active: ActiveExchanges, credentials: Keeper) -> anyhow::Result<Self> {
+    pub fn new(
+        active: ActiveExchanges,
+        credentials: Keeper,
+        keys: Option<Arc<Index>>,
+    ) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
         let resource = resource();
@@ -52,6 +57,9 @@ impl Metrics {
             .with_callback(move |gauge| gauge.observe(active.count(), &[]))
             .build();
         observe_credentials(&meter, credentials);
+        if let Some(keys) = keys {
+            observe_keys(&meter, &keys);
+        }
         let seconds = |name, description, bounds: &[f64]| histogram(&meter, name, "s", description, bounds);
         Ok(Self {
             token_usage: histogram(
@@ -210,6 +218,40 @@ fn observe_credentials(meter: &Meter, credentials: Keeper) {
         .with_callback(move |counter| {
             for status in credentials.status() {
                 counter.observe(status.failures, &label(&status));
+            }
+        })
+        .build();
+}
+
+/// How the store of the gateway's own keys is, as this processor sees it.
+fn observe_keys(meter: &Meter, keys: &Arc<Index>) {
+    let status = |keys: &Arc<Index>| {
+        let keys = Arc::clone(keys);
+        move || keys.status(Instant::now())
+    };
+    let held = status(keys);
+    meter
+        .u64_observable_gauge("aigw.keys.held")
+        .with_description("Keys of the gateway's own that are known, whatever they are good for.")
+        .with_callback(move |gauge| gauge.observe(held().keys as u64, &[]))
+        .build();
+    let up = status(keys);
+    meter
+        .u64_observable_gauge("aigw.keys.store.up")
+        .with_description("Whether the store of keys is there: 1 or 0.")
+        .with_callback(move |gauge| {
+            let status = up();
+            gauge.observe(u64::from(status.problem.is_none() && status.age.is_some()), &[]);
+        })
+        .build();
+    let age = status(keys);
+    meter
+        .f64_observable_gauge("aigw.keys.age")
+        .with_unit("s")
+        .with_description("How long ago the store of keys was last heard of; absent if it never was.")
+        .with_callback(move |gauge| {
+            if let Some(age) = age().age {
+                gauge.observe(age.as_secs_f64(), &[]);
             }
         })
         .build();

@@ -79,7 +79,9 @@ impl Pattern {
         self.fit(name).unwrap_or_else(|| Tenant { key: Tenant::part(name), ..Tenant::default() })
     }
 
-    fn fit(&self, name: &str) -> Option<Tenant> {
+    /// The tenant of a name that looks so; nothing for any other.
+    #[must_use]
+    pub fn fit(&self, name: &str) -> Option<Tenant> {
         let mut tenant = Tenant::default();
         let mut rest = name;
         for (index, piece) in self.0.iter().enumerate() {

@@ -1,12 +1,13 @@
 //! The server's TLS configuration: from PEM files, or with a certificate made up at start.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::server::tls;
 
 /// Which certificate is shown; none means plain text.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -37,32 +38,14 @@ impl TlsOptions {
 /// The configuration, or none for plain text.
 pub(super) fn config(options: &TlsOptions) -> io::Result<Option<Arc<ServerConfig>>> {
     let (chain, key) = match (&options.tls_cert, &options.tls_key) {
-        (Some(cert), Some(key)) => from_files(cert, key)?,
+        (Some(cert), Some(key)) => tls::read(cert, key)?,
         _ if options.tls_self_signed.is_empty() => return Ok(None),
         _ => self_signed(options)?,
     };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("TLS certificate: {e}")))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
+    Ok(Some(tls::config((chain, key), &[b"h2", b"http/1.1"])?))
 }
 
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
-
-fn from_files(cert: &Path, key: &Path) -> io::Result<Identity> {
-    let fail =
-        |path: &Path, e: rustls::pki_types::pem::Error| io::Error::other(format!("{}: {e}", path.display()));
-    let chain = CertificateDer::pem_file_iter(cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| fail(cert, e))?;
-    let key = PrivateKeyDer::from_pem_file(key).map_err(|e| fail(key, e))?;
-    Ok((chain, key))
-}
-
-fn self_signed(options: &TlsOptions) -> io::Result<Identity> {
+fn self_signed(options: &TlsOptions) -> io::Result<tls::Identity> {
     let (ca, chain, key) = make(&options.tls_self_signed)
         .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, format!("--tls-self-signed: {e}")))?;
     if let Some(path) = &options.tls_ca_out {

@@ -1,5 +1,6 @@
 //! The gateway's own keys: what both stores have in common, Redis as it fails, and the command line.
 
+mod admin;
 mod cli;
 mod gateway;
 
@@ -20,7 +21,7 @@ fn now() -> SystemTime {
     SystemTime::now()
 }
 
-fn open(location: &str) -> Store {
+pub(crate) fn open(location: &str) -> Store {
     Store::new(&location.parse::<Location>().unwrap(), None).unwrap()
 }
 
@@ -28,7 +29,7 @@ fn file(folder: &TempDir) -> Store {
     open(&format!("file:{}", folder.path().join("keys.jsonl").display()))
 }
 
-async fn create(manager: &Manager, name: &str) -> Created {
+pub(crate) async fn create(manager: &Manager, name: &str) -> Created {
     manager.create(Grant::named(name), now()).await.unwrap()
 }
 

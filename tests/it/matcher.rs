@@ -252,6 +252,7 @@ fn runtime(hosts: &[Host]) -> Runtime {
             models: Models::default(),
             proofs: Vec::new(),
             tenancy: None,
+            gateway_key: None,
         }],
         ..Config::default()
     };

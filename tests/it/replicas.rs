@@ -95,3 +95,30 @@ async fn a_processor_with_another_configuration_sends_nothing() {
     there.shutdown(GRACE).await;
     here.shutdown(GRACE).await;
 }
+
+/// A rule that asks for proof, served by attempts at another processor: who is let in there, who is not, and what each backend gets.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_at_another_processor_asks_for_proof_as_here() {
+    let one = Backend::start(&["--status", "503"]).await;
+    let two = Backend::start(&[]).await;
+    let policies = crate::tenants::keys(&crate::tenants::ON_ROUTE.replace("protected", "test"));
+    let resources = resources(&one, &two) + &policies.replace("[paid, free]", "[m]");
+    let Some(planes) = Planes::envoy_apart(&resources).await else { return };
+    let (here, there) = (planes.processor(&resources), planes.processor_apart(&resources));
+    let [acme, other, ..] = crate::tenants::SECRETS;
+    for (shown, status) in [(Some(acme), 200), (Some(other), 403), (Some("wrong"), 401), (None, 401)] {
+        let headers: Vec<_> = shown.iter().map(|key| ("x-api-token", *key)).collect();
+        let answer = planes.peer().send(post(CHAT, &headers, request(1, false))).await;
+        assert_eq!(answer.status, status, "{}", answer.text());
+        assert!(!answer.headers.contains_key("x-ai-eg-attempt"), "{:?}", answer.headers);
+    }
+    // Both were asked for the first of them, and for no other; neither got what proves, nor what it was proved with.
+    assert_eq!((one.counters().requests, two.counters().requests), (1, 1));
+    for seen in [one.last(), two.last()] {
+        let sent = format!("{seen:?}");
+        assert!(!sent.contains("x-ai-eg-") && !sent.contains(acme), "{sent}");
+    }
+    until("all is accounted for", async || planes.metric("aigw_exchanges_settled_total").await == 4.0).await;
+    here.shutdown(GRACE).await;
+    there.shutdown(GRACE).await;
+}

@@ -13,9 +13,25 @@ fn python() -> Option<PathBuf> {
     if ready.is_file() { Some(python) } else { missing("there is no Python environment; run `make venv`") }
 }
 
+/// Runs the tests of these files with these variables. They have to pass; what pytest says of them is returned. `None` where there is
+/// no Python.
+pub(crate) async fn pytest(files: &[impl AsRef<str>], variables: &[(&str, String)]) -> Option<String> {
+    let mut command = tokio::process::Command::new(python()?);
+    command.args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--color=no", "-rA"]);
+    command.args(files.iter().map(AsRef::as_ref)).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command.env("PYTHONDONTWRITEBYTECODE", "1").envs(variables.iter().map(|(name, value)| (name, value)));
+    let output = command.kill_on_drop(true).output().await.expect("Python");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "pytest failed; see above");
+    Some(text)
+}
+
+const FILES: [&str; 4] = ["test_openai.py", "test_openai_endpoints.py", "test_azure.py", "test_anthropic.py"];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdks_work_through_the_gateway() {
-    let (Some(python), Some(setup)) = (python(), Setup::new().await) else { return };
+    let Some(setup) = Setup::new().await else { return };
     let backend = Backend::start(&["--usage=prompt=9,completion=11"]).await;
     // An address where nobody listens.
     let gone = Backend::start(&[]).await;
@@ -47,22 +63,15 @@ async fn the_sdks_work_through_the_gateway() {
         .yaml(yaml::route(&rules, ""))
         .start()
         .await;
-    let output = tokio::process::Command::new(python)
-        .args(["-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--color=no", "-rA", "tests/python"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .env("AIGW_URL", format!("http://{}", gateway.addr))
-        .env("TESTBACKEND_URL", format!("http://{}", backend.addr))
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("Python");
-    let text = String::from_utf8_lossy(&output.stdout);
-    println!("{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "pytest failed; see above");
+    let files = FILES.map(|file| format!("tests/python/{file}"));
+    let variables = [
+        ("AIGW_URL", format!("http://{}", gateway.addr)),
+        ("TESTBACKEND_URL", format!("http://{}", backend.addr)),
+    ];
+    let Some(text) = pytest(&files, &variables).await else { return };
     // A run that collects nothing is no proof.
-    for file in ["test_openai.py::", "test_openai_endpoints.py::", "test_azure.py::", "test_anthropic.py::"] {
-        assert!(text.contains(file), "no test of {file} has run");
+    for file in FILES {
+        assert!(text.contains(&format!("{file}::")), "no test of {file} has run");
     }
     gateway.stop().await;
 }

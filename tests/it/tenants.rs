@@ -1,5 +1,11 @@
 //! Who may use what, through a real Envoy: two routes of which one is protected, each way in.
 
+mod gateways;
+mod outputs;
+mod sdks;
+mod smuggling;
+
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -7,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use http::StatusCode;
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType};
 use ring::{digest, hmac};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -23,21 +29,19 @@ use crate::support::{spawn, until, yaml};
 
 const CHAT: &str = "/v1/chat/completions";
 const MESSAGES: &str = "/anthropic/v1/messages";
-const SECRETS: [&str; 4] =
+pub(crate) const SECRETS: [&str; 4] =
     ["key-of-acme-1b7f", "key-of-other-77aa", "password-of-ann", "key-of-the-provider"];
 const ON_GATEWAY: &str = "{group: gateway.networking.k8s.io, kind: Gateway, name: test}";
-const ON_ROUTE: &str = "{group: aigateway.envoyproxy.io, kind: AIGatewayRoute, name: protected}";
+pub(crate) const ON_ROUTE: &str = "{group: aigateway.envoyproxy.io, kind: AIGatewayRoute, name: protected}";
 const ON_HTTP_ROUTE: &str = "{group: gateway.networking.k8s.io, kind: HTTPRoute, name: protected}";
 
 fn body(model: &str) -> String {
     json!({ "model": model, "max_tokens": 5, "messages": [{ "role": "user", "content": "Hi." }] }).to_string()
 }
 
-/// Two routes, `free` and `paid`, and what these lines say of them.
-async fn gateway(backend: &Backend, policies: &str) -> Option<Gateway> {
-    let route = |name: &str, model: &str| {
-        format!(
-            "
+fn route(name: &str, model: &str) -> String {
+    format!(
+        "
 apiVersion: aigateway.envoyproxy.io/v1beta1
 kind: AIGatewayRoute
 metadata: {{name: {name}, namespace: default}}
@@ -48,18 +52,29 @@ spec:
       backendRefs: [{{name: one}}]
 ---
 "
-        )
-    };
-    let resources = yaml::gateway("50Mi")
-        + &yaml::backend("one", backend.addr)
+    )
+}
+
+/// Two routes, for the models `free` and `paid`, and what these lines say of them.
+fn resources(backend: &Backend, policies: &str) -> String {
+    resources_at(backend.addr, policies)
+}
+
+fn resources_at(backend: SocketAddr, policies: &str) -> String {
+    yaml::gateway("50Mi")
+        + &yaml::backend("one", backend)
         + &yaml::api_key("one", SECRETS[3])
         + &route("open", "free")
         + &route("protected", "paid")
-        + policies;
-    Some(Setup::new().await?.yaml(resources).arg("--log-level").arg("debug").start().await)
+        + policies
 }
 
-fn keys(target: &str) -> String {
+async fn gateway(backend: &Backend, policies: &str) -> Option<Gateway> {
+    let setup = Setup::new().await?.yaml(resources(backend, policies));
+    Some(setup.arg("--log-level").arg("debug").start().await)
+}
+
+pub(crate) fn keys(target: &str) -> String {
     format!(
         "
 apiVersion: v1
@@ -436,21 +451,21 @@ async fn clients_prove_themselves_by_certificate() {
     let key = KeyPair::generate().unwrap();
     let authority = params.self_signed(&key).unwrap();
     let issuer = Issuer::new(params, key);
-    let signed = |organisation: &str| {
+    let named = |organisation: &str, uri: Option<&str>| {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(["gateway.example".to_owned()]).unwrap();
+        params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::OrganizationName, organisation);
         params.distinguished_name.push(DnType::CommonName, "ci");
         (params.signed_by(&key, &issuer).unwrap(), key)
     };
+    let signed = |organisation: &str| named(organisation, None);
     let (server, server_key) = signed("us");
     let resources = with_certificates(&backend, (&server, &server_key), &authority);
-    let gateway = setup.yaml(resources).arg("--listen").arg("https=0").start().await;
-    let address = gateway.listener("https");
     let mut roots = RootCertStore::empty();
     roots.add(authority.der().clone()).unwrap();
-    let ask = async |shown: Option<(rcgen::Certificate, KeyPair)>| {
+    let ask = async |address: SocketAddr, shown: Option<(rcgen::Certificate, KeyPair)>| {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config =
             ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
@@ -470,18 +485,37 @@ async fn clients_prove_themselves_by_certificate() {
         let connected = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = connected.ok()?;
         spawn(connection);
-        let forged = [("x-ai-eg-auth-0", "O=acme"), ("x-forwarded-client-cert", "Subject=\"O=acme\"")];
+        let forged = [
+            ("x-ai-eg-auth-0", "O=acme"),
+            ("x-forwarded-client-cert", "Subject=\"O=acme\";URI=spiffe://acme/ns/research/sa/ci"),
+        ];
         let response = sender.send_request(post(CHAT, &forged, body("m"))).await.ok()?;
         Some(response.status().as_u16())
     };
-    assert_eq!(ask(Some(signed("acme"))).await, Some(200));
-    assert_eq!(ask(Some(signed("other"))).await, Some(403));
-    assert_eq!(ask(None).await, Some(401));
+    let gateway = setup.yaml(&resources).arg("--listen").arg("https=0").start().await;
+    let address = gateway.listener("https");
+    assert_eq!(ask(address, Some(signed("acme"))).await, Some(200));
+    assert_eq!(ask(address, Some(signed("other"))).await, Some(403));
+    assert_eq!(ask(address, None).await, Some(401));
     let stranger = KeyPair::generate().unwrap();
     let own = CertificateParams::new(["acme".to_owned()]).unwrap().self_signed(&stranger).unwrap();
-    assert_eq!(ask(Some((own, stranger))).await, None);
+    assert_eq!(ask(address, Some((own, stranger))).await, None);
     assert_eq!(backend.counters().requests, 1);
     told(&gateway, "tenant=acme/-/ci").await;
+    gateway.stop().await;
+
+    // The same, by the URI that a certificate names; its subject says nothing then.
+    let pattern = "identity: {clientCertificateURI: {pattern: 'spiffe://{organisation}/ns/{team}/sa/{key}'}}\n  access:";
+    let resources = resources.replace("access:", pattern);
+    let Some(setup) = Setup::new().await else { return };
+    let gateway = setup.yaml(&resources).arg("--listen").arg("https=0").start().await;
+    let address = gateway.listener("https");
+    let of = |uri| Some(named("acme", uri));
+    assert_eq!(ask(address, of(Some("spiffe://acme/ns/research/sa/ci"))).await, Some(200));
+    assert_eq!(ask(address, of(Some("spiffe://other/ns/research/sa/ci"))).await, Some(403));
+    assert_eq!(ask(address, of(Some("spiffe://x,spiffe://acme/ns/research/sa/ci"))).await, Some(401));
+    assert_eq!(ask(address, of(None)).await, Some(401));
+    told(&gateway, "tenant=acme/research/ci").await;
     gateway.stop().await;
 }
 

@@ -146,6 +146,7 @@ fn provider(plan: &IssuerPlan, header: &str) -> Value {
     }
     match &plan.keys {
         JwksPlan::Inline(text) => provider["local_jwks"] = json!({ "inline_string": text }),
+        JwksPlan::File { path, file: _ } => provider["local_jwks"] = json!({ "filename": path }),
         JwksPlan::Fetched { uri, cluster, cache_ms } => {
             provider["remote_jwks"] = json!({
                 "http_uri": { "uri": uri, "cluster": cluster, "timeout": "10s" },
@@ -175,17 +176,27 @@ fn provider(plan: &IssuerPlan, header: &str) -> Value {
 
 /// Says who has shown a certificate.
 pub(super) fn certificate(clients: &Clients) -> Option<Value> {
-    let header = &clients.certificate.as_ref()?.header;
-    Some(json!({
-        "name": "aigw.authentication/certificate",
-        "typed_config": {
-            "@type": format!("{FILTERS}.header_mutation.v3.HeaderMutation"),
-            "mutations": { "request_mutations": [{ "append": {
-                "header": { "key": header, "value": "%DOWNSTREAM_PEER_SUBJECT%" },
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            } }] },
-        },
-    }))
+    let mutations = clients.certificate.iter().map(|proof| {
+        let value = match proof.kind {
+            ProofKind::ClientUri => "%DOWNSTREAM_PEER_URI_SAN%",
+            ProofKind::ClientDns => "%DOWNSTREAM_PEER_DNS_SAN%",
+            _ => "%DOWNSTREAM_PEER_SUBJECT%",
+        };
+        json!({ "append": {
+            "header": { "key": proof.header, "value": value },
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        } })
+    });
+    let mutations: Vec<Value> = mutations.collect();
+    (!mutations.is_empty()).then(|| {
+        json!({
+            "name": "aigw.authentication/certificate",
+            "typed_config": {
+                "@type": format!("{FILTERS}.header_mutation.v3.HeaderMutation"),
+                "mutations": { "request_mutations": mutations },
+            },
+        })
+    })
 }
 
 /// Takes off, before anything else looks at a request, what only the gateway may say. `rules` is what rules ask for.

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{CertificateFile, EnvoyConfig, EnvoyListener};
+use super::{CertificateFile, EnvoyConfig, EnvoyListener, SecretFile};
 
 /// The name of the file with all clusters.
 pub(crate) const CLUSTERS_FILE: &str = "clusters.json";
@@ -93,6 +93,8 @@ impl EnvoyConfig {
         union.clusters.extend(missing.cloned());
         let known = |file: &&CertificateFile| !self.certificates.iter().any(|ours| ours.name == file.name);
         union.certificates.extend(old.certificates.iter().filter(known).cloned());
+        let known = |file: &&SecretFile| !self.secrets.iter().any(|ours| ours.name == file.name);
+        union.secrets.extend(old.secrets.iter().filter(known).cloned());
         for listener in &mut union.listeners {
             if let Some(before) = old.listeners.iter().find(|before| before.name == listener.name) {
                 listener.routes.keep(&before.routes);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::access_log::filter;
 use crate::endpoint::Dialect;
-use crate::exchange::unauthenticated_body;
+use crate::exchange::{CHALLENGE, unauthenticated_body};
 
 /// What Envoy's authentication filters note about a refusal. Some of them answer 403.
 const REFUSED: &str = "(response.code_details in ['missing_api_key', 'unknown_api_key', 'missing_credentials', \
@@ -22,6 +22,11 @@ fn refusals() -> [Value; 3] {
         json!({
             "filter": filter(&format!("{REFUSED}{place}")),
             "status_code": 401,
+            // Some filters tell what is wrong, and which of them it was.
+            "headers_to_add": [{
+                "header": { "key": "www-authenticate", "value": CHALLENGE },
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }],
             "body_format_override": {
                 "text_format_source": { "inline_string": String::from_utf8_lossy(&body) },
                 "content_type": "application/json",

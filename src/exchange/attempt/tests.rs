@@ -38,7 +38,11 @@ fn backends() -> Value {
 }
 
 fn gateways() -> Runtime {
-    runtime(json!({
+    runtime(gateways_config())
+}
+
+fn gateways_config() -> Value {
+    json!({
         "backends": backends(),
         "llmRequestCosts": [{"routeName": "default/r", "metadataKey": "t", "type": "TotalToken"}],
         "gateways": [{
@@ -46,7 +50,7 @@ fn gateways() -> Runtime {
             "hosts": [{"hostname": "*", "matches": [{"headers": [], "rule": 0}]}],
             "rules": [{"route": "default/r", "attempts": [name(0), name(1), name(2)], "routingKey": "k"}],
         }],
-    }))
+    })
 }
 
 fn classic(costs: bool) -> Runtime {
@@ -175,6 +179,22 @@ impl Envoy {
             BodyChange::Replace(body) => body,
         };
         (attempt, Delivered { headers: self.headers.clone(), body })
+    }
+
+    /// The answer that an attempt at a backend gives in its place.
+    fn refused(&mut self, index: usize, elsewhere: bool) -> LocalReply {
+        let mut attempt = self.attempt(&name(index), elsewhere);
+        let input = Input::RequestHeaders { headers: self.headers.clone(), end_of_stream: false };
+        let mut step = attempt.handle(input, now());
+        if elsewhere {
+            apply(&mut self.headers, &proceed(step).headers);
+            let input = Input::RequestBody { body: self.body.clone(), end_of_stream: true };
+            step = attempt.handle(input, now());
+        }
+        match step {
+            Ok(Step::Reply(reply)) => reply,
+            other => panic!("{other:?}"),
+        }
     }
 
     /// The answer of a provider, as the router's stream gets it, and what becomes of it.
@@ -332,4 +352,66 @@ fn an_answer_before_any_attempt_is_envoys() {
         envoy.answer(&[(":status", "503"), ("content-type", "text/plain")], "no healthy upstream");
     assert!(settlement.served.is_none() && settlement.failed.is_empty());
     assert_eq!((settlement.outcome.word(), settlement.status), ("answered_by_envoy", Some(503)));
+}
+
+/// What an attempt says of itself in an answer.
+fn word_of(attempt: &mut Attempt) -> String {
+    let input =
+        Input::ResponseHeaders { headers: headers(&[(":status", "200"), JSON]), end_of_stream: false };
+    let change = proceed(attempt.handle(input, now()));
+    let (_, word) = change.headers.set.iter().find(|(name, _)| name == ATTEMPT_HEADER).unwrap();
+    String::from_utf8(word.to_vec()).unwrap()
+}
+
+/// A rule that asks for proof: its attempts take place in this process or another one.
+#[test]
+fn the_account_names_the_tenant_wherever_an_attempt_took_place_and_however_it_ended() {
+    const PROOF: &str = "x-ai-eg-auth-1";
+    let mut config = gateways_config();
+    let rule = &mut config["gateways"][0]["rules"][0];
+    rule["proofs"] = json!([{"kind": "apiKey", "header": PROOF, "policy": "d/p", "told": ["x-user"]}]);
+    rule["tenancy"] = json!({
+        "policy": "d/t", "apiKey": "{organisation}.{key}",
+        "access": [{"tenant": {"organisation": "acme"}, "models": ["*"]}],
+    });
+    for elsewhere in [false, true] {
+        for (shown, refused, tenant, told) in [
+            (Some("acme.k"), None, "acme/-/k", "completed"),
+            (Some("other.k"), Some("403"), "other/-/k", "model_not_allowed"),
+            (None, Some("401"), "-", "unauthenticated"),
+        ] {
+            let mut envoy = Envoy::new(runtime(config.clone()), &[], &chat());
+            // As Envoy's filter leaves it.
+            if let Some(shown) = shown {
+                envoy.headers.push(PROOF.into(), shown.into());
+                envoy.headers.push("x-user".into(), "ann".into());
+            }
+            let settlement = if let Some(status) = refused {
+                let reply = envoy.refused(0, elsewhere);
+                assert_eq!(reply.status.to_string(), status);
+                let mut head = vec![(":status", status)];
+                head.extend(reply.headers.iter().map(|(name, value)| (*name, value.as_str())));
+                envoy.answer(&head, "{}")
+            } else {
+                let (mut attempt, delivered) = envoy.deliver(0, elsewhere);
+                assert!(!delivered.text().contains(PROOF), "{}", delivered.text());
+                assert_eq!(delivered.headers.text("x-user"), Some("ann"));
+                let word = elsewhere.then(|| word_of(&mut attempt));
+                if !elsewhere {
+                    // The provider of a retry is told what that of the first attempt was.
+                    let (_, delivered) = envoy.deliver(1, false);
+                    assert_eq!(delivered.headers.text("x-user"), Some("ann"), "{}", delivered.text());
+                }
+                let mut head = vec![(":status", "200"), JSON];
+                head.extend(word.as_deref().map(|word| (ATTEMPT_HEADER, word)));
+                envoy.answer(&head, ANSWER)
+            };
+            assert_eq!(settlement.tenant.to_string(), tenant, "{elsewhere} {shown:?}");
+            let outcome = match settlement.outcome {
+                crate::exchange::Outcome::Refused(reason) => reason,
+                other => other.word(),
+            };
+            assert_eq!(outcome, told, "{elsewhere} {shown:?}");
+        }
+    }
 }

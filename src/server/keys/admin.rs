@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use rustls::ServerConfig;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -29,6 +30,7 @@ use crate::keys::{Grant, KeyId, MAX_RECORD, Timestamp};
 use crate::keystore::{Created, ManageError, Manager, StoreError, parse_duration};
 use crate::server::admin::Incoming;
 use crate::server::listen::Listener;
+use crate::server::tls::Secured;
 
 /// Under which name changes of keys are logged.
 const AUDIT: &str = "aigw::audit";
@@ -36,8 +38,18 @@ const AUDIT: &str = "aigw::audit";
 const GRACE: Duration = Duration::from_secs(86_400);
 
 /// Serves until dropped.
-pub(super) async fn serve(listener: Listener, token: SecretString, manager: Manager) {
-    if let Err(error) = axum::serve(Incoming(listener), routes(token, manager)).await {
+pub(super) async fn serve(
+    listener: Listener,
+    tls: Option<Arc<ServerConfig>>,
+    token: SecretString,
+    manager: Manager,
+) {
+    let routes = routes(token, manager);
+    let served = match tls {
+        None => axum::serve(Incoming(listener), routes).await,
+        Some(config) => axum::serve(Secured::new(listener, config), routes).await,
+    };
+    if let Err(error) = served {
         tracing::error!(%error, "the listener for managing keys failed");
     }
 }

@@ -259,6 +259,9 @@ async fn without_the_store_known_keys_serve_for_a_while_and_then_nobody_is_let_i
         status == 503
     })
     .await;
+    let health = admin(&gateway).send(get("/health")).await;
+    assert_eq!(health.status, 200, "other clients may be served");
+    assert!(health.text().contains("nobody with a key is let in any more"), "{}", health.text());
     println!("served {served} requests without the store, and none after {:?}", since.elapsed());
     assert!(served > 0);
     assert_eq!(status(&gateway, key).await, 503);
@@ -266,6 +269,8 @@ async fn without_the_store_known_keys_serve_for_a_while_and_then_nobody_is_let_i
     assert_eq!((anthropic.status.as_u16(), &anthropic.json()["type"]), (503, &Value::from("error")));
     redis.run().await;
     until("the store is heard of again", async || status(&gateway, key).await == 200).await;
+    let health = admin(&gateway).send(get("/health")).await.text();
+    assert!(health.contains("1 keys are in step with their store"), "{health}");
     gateway.stop().await;
 }
 
@@ -314,4 +319,89 @@ fn options_that_do_not_fit_are_explained() {
     assert!(bad.contains("--keys") && bad.contains("file:PATH") && !bad.contains("geheim"), "{bad}");
     assert!(run(&["--key-admin", ":1"]).contains("--keys"));
     assert!(run(&["--keys", "file:x", "--keys-stale-after", "soon"]).contains("30d"));
+}
+
+const POLICY: &str = "
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: TenantPolicy
+metadata: {name: NAME, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: GATEWAY}]
+  gatewayKey: {mode: MODE}
+---
+";
+
+/// Three Gateways of one process: one asks for keys, one takes them, one does not look; and a key for one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_gateway_asks_for_keys_as_its_policy_says_and_a_key_may_be_for_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let backend = Backend::start(&[]).await;
+    let store = format!("file:{}", folder.path().join("keys.jsonl").display());
+    let manager = Manager::new(open(&store));
+    let any = create(&manager, "any").await;
+    let grant = json!({"name": "bound", "gateways": ["default/optional"]});
+    let bound = manager.create(serde_json::from_value(grant).unwrap(), now()).await.unwrap();
+    let more = ["optional", "open"].map(|name| {
+        format!(
+            "
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: {name}, namespace: default}}
+spec: {{gatewayClassName: test, listeners: [{{name: {name}, protocol: HTTP, port: 80}}]}}
+---
+"
+        )
+    });
+    let policy = |gateway: &str, mode: &str| {
+        POLICY.replace("NAME", gateway).replace("GATEWAY", gateway).replace("MODE", mode)
+    };
+    let parents = "{group: gateway.networking.k8s.io, kind: Gateway, name: test}";
+    let every =
+        ["test", "optional", "open"].map(|name| parents.replace("test}", &format!("{name}}}"))).join(", ");
+    let resources = [
+        yaml::gateway("1Mi"),
+        more.concat(),
+        yaml::backend("b", backend.addr),
+        yaml::route(&[("good", "b")], "").replace(parents, &every),
+        policy("optional", "Optional"),
+        policy("open", "NotAsked"),
+    ];
+    // The first one says nothing: it is asked as the option says.
+    for (option, first) in [(None, 401), (Some("--keys-by-policy"), 200)] {
+        let Some(mut setup) = Setup::new().await else { return };
+        setup = setup.yaml(resources.concat()).arg("--keys").arg(&store);
+        for listener in ["optional=0", "open=0"] {
+            setup = setup.arg("--listen").arg(listener);
+        }
+        if let Some(option) = option {
+            setup = setup.arg(option);
+        }
+        let gateway = setup.start().await;
+        let at = |name: &str| Peer::Tcp(gateway.listener(name));
+        let body = r#"{"model":"good","messages":[]}"#;
+        let ask = async |peer: &Peer, shown: &[(&str, &str)]| {
+            peer.send(post(CHAT, shown, body)).await.status.as_u16()
+        };
+        let (test, optional, open) = (gateway.peer(), at("optional"), at("open"));
+        let (any, bound) = (any.key.expose_secret(), bound.key.expose_secret());
+        let unknown = unknown();
+        until("keys have come", async || ask(&optional, &[("x-api-key", bound)]).await == 200).await;
+        for (peer, shown, wanted) in [
+            (&test, None, first),
+            (&test, Some(any), 200),
+            (&test, Some(bound), first),
+            (&test, Some(unknown.as_str()), first),
+            (&optional, None, 200),
+            (&optional, Some("sk-of-somebody-else"), 200),
+            (&optional, Some(any), 200),
+            (&optional, Some(unknown.as_str()), 401),
+            (&open, None, 200),
+            (&open, Some(unknown.as_str()), 200),
+            (&open, Some(bound), 200),
+        ] {
+            let headers: Vec<_> = shown.iter().map(|key| ("x-api-key", *key)).collect();
+            assert_eq!(ask(peer, &headers).await, wanted, "{option:?} {peer:?}");
+        }
+        gateway.stop().await;
+    }
 }
