@@ -3,6 +3,7 @@
 //! The request is put through an [`Exchange`], whose step is what is reported; the matches are tried one by one besides,
 //! in their order and with their own conditions, to say why each that comes first is passed over.
 
+mod client;
 mod limits;
 mod question;
 mod run;
@@ -19,19 +20,20 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
 
-pub use question::{Question, QuestionError};
+use self::client::Client;
+pub use self::question::{Question, QuestionError};
 
 use self::run::{attempt, begin};
 use crate::auth::{CLIENT_CREDENTIAL_HEADERS, Held};
 use crate::compile::{Compiled, Destination, Listener, RuleFate};
-use crate::config::{self, HeaderMatchType, Proof, ProofKind, RuleMatch};
+use crate::config::{self, HeaderMatchType, RuleMatch};
 use crate::diagnostics::suggest;
 use crate::endpoint::{ApiTarget, Endpoint};
-use crate::exchange::{MODEL_HEADER, Now, Step, matched_values};
+use crate::exchange::{self, MODEL_HEADER, Now, Step, matched_values};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::Change;
 use crate::routing::Hosts;
-use crate::runtime::{Runtime, condition};
+use crate::runtime::{Route, Runtime, Tenancy, condition};
 
 /// The headers by which the processor and Envoy agree; no provider sees them.
 const INTERNAL_PREFIX: &str = "x-ai-eg-";
@@ -51,6 +53,12 @@ pub struct Explanation {
     /// What the client has to prove, each of them. The rest is told as if it had.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub authentication: Vec<String>,
+    /// Who is asking, as the gateway would read it out of what is proved; only if the question names somebody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// What that tenant may use of what the rule or the listener offers, and who says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access: Option<String>,
     /// The limits it falls under, or would as a request of some clients.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub limits: Vec<FallsUnder>,
@@ -193,6 +201,8 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
         listener: None,
         hostname: None,
         authentication: Vec::new(),
+        tenant: None,
+        access: None,
         limits: Vec::new(),
         matches: Vec::new(),
         result: Verdict::Unanswerable { reason: String::new() },
@@ -215,20 +225,15 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
     }
     let chosen = explanation.matches.iter().position(|trial| trial.outcome == Outcome::Chosen);
     let chosen = host.zip(chosen).and_then(|(host, index)| host.matches.get(index));
-    let of_rule = chosen.and_then(|chosen| gateway.rules.get(chosen.rule)).map(|rule| &rule.proofs);
-    explanation.authentication = gateway
-        .proofs
-        .iter()
-        .chain(of_rule.into_iter().flatten())
-        .filter(is_demand)
-        .map(authentication)
-        .collect();
-    explanation.limits = chosen
-        .and_then(|chosen| gateway.rules.get(chosen.rule))
+    let of_rule = chosen.and_then(|chosen| gateway.rules.get(chosen.rule));
+    explanation.authentication = client::demands(gateway, of_rule);
+    let client = Client::new(question, tenancy(runtime, gateway, &headers, question.model()));
+    (explanation.tenant, explanation.access) = client.access(gateway, of_rule).unzip();
+    explanation.limits = of_rule
         .map(|rule| limits::of(compiled, runtime, gateway, rule, question, &headers))
         .unwrap_or_default();
-    let headers = proving(headers, &gateway.proofs);
-    explanation.result = match verdict(runtime, gateway, listener, question, headers) {
+    let headers = client.at_gateway(headers, gateway);
+    explanation.result = match verdict(runtime, gateway, listener, question, &client, headers) {
         Verdict::Answered { status: 404, .. } if question.is_routed() && host.is_none() => {
             Verdict::Answered {
                 status: 404,
@@ -236,10 +241,10 @@ pub fn explain(compiled: &Compiled, runtime: &Arc<Runtime>, question: &Question)
             }
         }
         Verdict::Answered { status: status @ (401 | 403), reason }
-            if !explanation.authentication.is_empty() =>
+            if !explanation.authentication.is_empty() && question.tenant().is_none() =>
         {
             let reason =
-                format!("{reason} (asked as a client of whom nothing is known; others may be allowed)");
+                format!("{reason} (asked as a client of whom nothing is known; tenant= names another)");
             Verdict::Answered { status, reason }
         }
         Verdict::Answered { status: 422, reason } => {
@@ -278,39 +283,14 @@ fn name_embedded(compiled: &Compiled, address: &mut String) {
     }
 }
 
-/// Whether this is what is asked for. The names in a certificate come with its subject.
-fn is_demand(proof: &&Proof) -> bool {
-    !matches!(proof.kind, ProofKind::ClientUri | ProofKind::ClientDns)
-}
-
-/// One thing that clients have to prove, for people.
-fn authentication(proof: &Proof) -> String {
-    let kind = match proof.kind {
-        ProofKind::ApiKey => "an API key",
-        ProofKind::BasicAuth => "a user's name and password",
-        ProofKind::Jwt => "a token (JWT)",
-        ProofKind::ClientCertificate | ProofKind::ClientUri | ProofKind::ClientDns => "a client certificate",
-    };
-    let policy = match proof.kind {
-        ProofKind::ClientCertificate | ProofKind::ClientUri | ProofKind::ClientDns => "ClientTrafficPolicy",
-        _ => "SecurityPolicy",
-    };
-    let optional = if proof.optional { ", if the client has one" } else { "" };
-    format!("{kind}, as {policy} {} asks{optional}", proof.policy)
-}
-
-/// The headers of a client of whom no more is known than that it has passed.
-fn proving(mut headers: Headers, proofs: &[Proof]) -> Headers {
-    for proof in proofs {
-        let value = match proof.kind {
-            ProofKind::ApiKey | ProofKind::BasicAuth => "client",
-            ProofKind::Jwt => "e30",
-            ProofKind::ClientCertificate => "CN=client",
-            ProofKind::ClientUri | ProofKind::ClientDns => continue,
-        };
-        headers.push(proof.header.clone().into(), Bytes::from_static(value.as_bytes()));
+/// Who tenants are and what they may use, for a request with these headers.
+fn tenancy(runtime: &Runtime, gateway: &config::Gateway, headers: &Headers, model: &str) -> Arc<Tenancy> {
+    let Some(gateway) = runtime.gateway(&gateway.authority) else { return Arc::default() };
+    let host = headers.text(":authority").unwrap_or_default();
+    match gateway.select(host, |name| matched_values(headers, model, name)) {
+        Route::Rule(rule) => Arc::clone(gateway.tenancy_of(&rule)),
+        Route::Broken | Route::None => Arc::clone(&gateway.tenancy),
     }
-    headers
 }
 
 /// The listener that is asked about: the named one, or the first.
@@ -382,7 +362,7 @@ fn failure(tried: &RuleMatch, headers: &Headers, model: &str) -> Option<String> 
         Some(match values.as_slice() {
             [] if name == MODEL_HEADER => format!("{name} is not there, because the request names no model"),
             [] => format!("the request has no header {name}"),
-            _ if CLIENT_CREDENTIAL_HEADERS.contains(&name.as_str()) => format!("{name} {wanted}"),
+            _ if question::is_secret(name) => format!("{name} {wanted}"),
             values => {
                 let shown: Vec<_> = values.iter().map(|value| String::from_utf8_lossy(value)).collect();
                 format!("{name}, which is `{}`, {wanted}", shown.join("`, `"))
@@ -397,17 +377,24 @@ fn verdict(
     gateway: &config::Gateway,
     listener: &Listener,
     question: &Question,
+    client: &Client<'_>,
     headers: Headers,
 ) -> Verdict {
     let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
-    let (mut exchange, step) = begin(runtime, gateway, question, headers, now);
+    let (mut exchange, step) = begin(runtime, gateway, question, (headers, client.settings()), now);
     let per_attempt = exchange.handover().is_some();
     let settled = exchange.settle(now.monotonic);
     let change = match step {
         Ok(Step::Continue(change)) => change,
         Ok(Step::Reply(reply)) => {
             let told = String::from_utf8_lossy(&reply.body).into_owned();
+            let unmatched = settled
+                .as_ref()
+                .is_some_and(|settled| settled.outcome == exchange::Outcome::Refused("no_route"));
             let reason = match reply.details {
+                _ if unmatched && reply.status == 401 => {
+                    "no match holds, which is told as if a rule had taken it that asks for proof".to_owned()
+                }
                 "no_route" => "no match holds".to_owned(),
                 "models" => "this is the list of models, which the gateway makes itself".to_owned(),
                 _ => message(&told).unwrap_or(told),
@@ -435,9 +422,9 @@ fn verdict(
             let provider_request = if let Some(rule) = chosen.filter(|_| per_attempt) {
                 for (backend, destination) in backends.iter_mut().zip(destinations) {
                     let headers = question.headers(listener.hostname.as_deref());
-                    let headers = proving(headers, &gateway.proofs);
-                    let (exchange, _) = begin(runtime, gateway, question, headers, now);
-                    match attempt(&exchange, (rule, proofs), destination, question, now) {
+                    let asking = (client.at_gateway(headers, gateway), client.settings());
+                    let (exchange, _) = begin(runtime, gateway, question, asking, now);
+                    match attempt(&exchange, (rule, proofs), destination, question, client, now) {
                         Ok(request) => backend.provider_request = Some(request),
                         Err(reason) => backend.refused = Some(reason),
                     }

@@ -70,6 +70,7 @@ pub fn run(data: &[u8]) {
     let step = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
     let settlement = exchange.settle(now.monotonic).expect("an account");
     match step.expect("no violation") {
+        Step::Ask(_) => panic!("there are no limits"),
         Step::Reply(reply) => assert!([401, 403].contains(&reply.status)),
         Step::Continue(_) => match settlement.tenant.organisation.as_deref() {
             Some("one") => assert!(shown[0] || proofs == 1),

@@ -26,12 +26,13 @@ Exit codes:
   2  the command line is wrong, or a file cannot be read
 
 Requests (--request) are described by words with spaces between them:
-  model=NAME  host=NAME  listener=NAME  path=/v1/...  header=name:value
+  model=NAME  host=NAME  listener=NAME  path=/v1/...  header=name:value  tenant=ORGANISATION/TEAM/KEY (- for none)
 
 Examples:
   aigw check examples/basic/basic.yaml examples/basic/openai.yaml
   aigw check --strict --output json config/
-  aigw check --request 'model=gpt-4o-mini header=x-tenant:gold' config/";
+  aigw check --request 'model=gpt-4o-mini header=x-tenant:gold' config/
+  aigw check --request 'model=gpt-4o-mini tenant=acme/research/ci' config/";
 
 /// Options of `aigw check`.
 #[derive(Debug, clap::Args)]

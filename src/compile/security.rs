@@ -65,11 +65,19 @@ impl<'a> Security<'a> {
             plans.insert(id(policy), guard);
         }
         if !snapshot.rejected.is_empty() {
-            let kinds: Vec<&str> = snapshot.rejected.iter().map(|(kind, _)| *kind).collect();
-            let message = format!(
-                "a {} cannot be read: until it is mended, nothing in its namespace is served that it might protect",
-                kinds.join(", a ")
-            );
+            let mut kinds: Vec<&str> = snapshot.rejected.iter().map(|(kind, _)| *kind).collect();
+            kinds.sort_unstable();
+            kinds.dedup();
+            let message = match kinds.as_slice() {
+                [kind] if snapshot.rejected.len() == 1 => format!(
+                    "a {kind} cannot be read: until it is mended, nothing in its namespace is served that it might protect"
+                ),
+                kinds => format!(
+                    "{} policies cannot be read ({}): until they are mended, nothing in their namespaces is served that they might protect",
+                    snapshot.rejected.len(),
+                    kinds.join(", ")
+                ),
+            };
             diagnostics
                 .push(crate::diagnostics::Diagnostic::error(message).help("mend what is said about it"));
         }

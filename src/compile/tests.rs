@@ -10,6 +10,7 @@ mod properties;
 mod quota;
 mod refusals;
 mod routing;
+mod tenants;
 mod unserved;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -4,9 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::diagnostics::nearest;
+use crate::tenant::{InvalidTenant, Tenant};
 
 /// What can be said about a request.
-const KEYS: [&str; 5] = ["model", "host", "listener", "path", "header"];
+const KEYS: [&str; 6] = ["model", "host", "listener", "path", "tenant", "header"];
 
 /// Where requests go that name no path.
 const DEFAULT_PATH: &str = "/v1/chat/completions";
@@ -19,6 +20,7 @@ pub struct Question {
     host: Option<String>,
     listener: Option<String>,
     path: Option<String>,
+    tenant: Option<Tenant>,
     headers: Vec<(String, String)>,
 }
 
@@ -29,7 +31,9 @@ pub enum QuestionError {
     #[error("`{0}` says nothing: write words such as model=gpt-4o, with spaces between them")]
     NoValue(String),
     /// A word that means nothing.
-    #[error("`{0}` is not known{1}; there are model=, host=, listener=, path= and header=name:value")]
+    #[error(
+        "`{0}` is not known{1}; there are model=, host=, listener=, path=, tenant= and header=name:value"
+    )]
     Unknown(String, String),
     /// The same word twice.
     #[error("`{0}` is given twice; only header= may be")]
@@ -40,6 +44,9 @@ pub enum QuestionError {
     /// A path that is none.
     #[error("`path={0}` must begin with a slash")]
     NoPath(String),
+    /// A tenant that is none.
+    #[error("`tenant={0}` names nobody: {1}")]
+    NoTenant(String, InvalidTenant),
 }
 
 impl FromStr for Question {
@@ -60,6 +67,11 @@ impl FromStr for Question {
                 "listener" => question.listener = Some(value.to_owned()),
                 "path" if value.starts_with('/') => question.path = Some(value.to_owned()),
                 "path" => return Err(QuestionError::NoPath(value.to_owned())),
+                "tenant" => {
+                    let named =
+                        value.parse().map_err(|error| QuestionError::NoTenant(value.to_owned(), error));
+                    question.tenant = Some(named?);
+                }
                 "header" => question.headers.push(header(value)?),
                 _ => {
                     let near = nearest(key, KEYS).map(|near| format!(" (did you mean `{near}`?)"));
@@ -103,6 +115,12 @@ impl Question {
         self.path.as_deref().unwrap_or(DEFAULT_PATH)
     }
 
+    /// Who is asking, having proved what is asked for; nothing if somebody is of whom no more is known.
+    #[must_use]
+    pub fn tenant(&self) -> Option<&Tenant> {
+        self.tenant.as_ref()
+    }
+
     /// Headers besides, with lower-case names.
     pub fn other_headers(&self) -> impl Iterator<Item = (&str, &str)> {
         self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -125,8 +143,11 @@ impl fmt::Display for Question {
     }
 }
 
-fn is_secret(name: &str) -> bool {
-    crate::auth::CLIENT_CREDENTIAL_HEADERS.iter().any(|secret| name.eq_ignore_ascii_case(secret))
+/// Whether a header of that name may hold a credential, whatever the files say of it.
+pub(super) fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    crate::auth::CLIENT_CREDENTIAL_HEADERS.contains(&name.as_str())
+        || ["auth", "key", "token", "secret", "password", "cookie"].iter().any(|word| name.contains(word))
 }
 
 #[cfg(test)]
@@ -157,6 +178,7 @@ mod tests {
             ("header=x-a", "header=name:value"),
             ("header=a b:c", "header=name:value"),
             ("path=v1", "slash"),
+            ("tenant=acme", "ORGANISATION/TEAM/KEY"),
         ] {
             let error = text.parse::<Question>().expect_err("refused").to_string();
             assert!(error.contains(words), "{text}: {error}");
@@ -167,5 +189,7 @@ mod tests {
     fn credentials_are_not_repeated() {
         let question: Question = "model=a header=Authorization:sk-secret".parse().expect("a request");
         assert_eq!(question.to_string(), "model=a header=Authorization:[REDACTED]");
+        let question: Question = "header=X-Our-Token:t header=x-team:a".parse().expect("a request");
+        assert_eq!(question.to_string(), "header=X-Our-Token:[REDACTED] header=x-team:a");
     }
 }

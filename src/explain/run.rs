@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{ProviderRequest, Question, message, provider_request, proving};
+use super::client::Client;
+use super::{ProviderRequest, Question, message, provider_request};
 use crate::compile::Destination;
 use crate::config::{self, Proof};
-use crate::exchange::{Arrival, Attempt, Exchange, ExchangeId, Input, Now, Step, Violation};
+use crate::exchange::{Arrival, Attempt, Exchange, ExchangeId, Input, Now, Settings, Step, Violation};
 use crate::headers::Headers;
 use crate::quota::{Grant, Verdict};
 use crate::runtime::{Rule, Runtime};
@@ -15,11 +16,11 @@ pub(super) fn begin(
     runtime: &Arc<Runtime>,
     gateway: &config::Gateway,
     question: &Question,
-    headers: Headers,
+    (headers, settings): (Headers, Arc<Settings>),
     now: Now,
 ) -> (Exchange, Result<Step, Violation>) {
     let id = ExchangeId { process: 0, number: 0 };
-    let mut exchange = Exchange::new(runtime.scope(&gateway.authority), id, Arc::default(), now);
+    let mut exchange = Exchange::new(runtime.scope(&gateway.authority), id, settings, now);
     let first = exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now);
     let step = match first {
         Ok(Step::Continue(_)) => {
@@ -41,6 +42,7 @@ pub(super) fn attempt(
     (rule, proofs): (&Rule, &[Proof]),
     destination: &Destination,
     question: &Question,
+    client: &Client<'_>,
     now: Now,
 ) -> Result<ProviderRequest, String> {
     let arrival = Arrival {
@@ -50,7 +52,7 @@ pub(super) fn attempt(
         ..Arrival::default()
     };
     let mut attempt = Attempt::new(arrival, exchange.handover().cloned(), None, Arc::default());
-    let headers = proving(question.headers(None), proofs);
+    let headers = client.proving(question.headers(None), proofs);
     let step = match attempt.handle(Input::RequestHeaders { headers, end_of_stream: false }, now) {
         Ok(Step::Ask(ask)) => attempt.answered(Ok(Verdict::Granted(Grant::of_plenty(&ask))), now),
         step => step,

@@ -247,3 +247,62 @@ spec:
     );
     assert_eq!(explanation.limits[1].clients.as_deref(), Some("organisation acme"));
 }
+
+const POLICIES: &str = "
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: clients}
+stringData: {acme.research.ci: key-one, other.web.app: key-two}
+---
+apiVersion: gateway.envoyproxy.io/v1alpha1
+kind: SecurityPolicy
+metadata: {name: keys}
+spec:
+  targetRefs: [{group: aigateway.envoyproxy.io, kind: AIGatewayRoute, name: models}]
+  apiKeyAuth: {credentialRefs: [{name: clients}], extractFrom: [{headers: [authorization]}]}
+---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: TenantPolicy
+metadata: {name: of-the-route}
+spec:
+  targetRefs: [{group: aigateway.envoyproxy.io, kind: AIGatewayRoute, name: models}]
+  identity: {apiKey: {pattern: '{organisation}.{team}.{key}'}}
+  access:
+    - {tenant: {organisation: acme}, models: ['gpt-*', spare]}
+    - {tenant: {organisation: acme, team: research}, models: [more]}
+    - {tenant: {organisation: other}, models: [spare]}
+---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: TenantPolicy
+metadata: {name: of-inner}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: gw, sectionName: inner}]
+  gatewayKey: {}
+  access: [{tenant: {organisation: acme}, models: [m]}]
+";
+
+/// Whoever is asked about, it is told what becomes of them, and why.
+#[test]
+fn tenants() {
+    let (compiled, runtime) = configured(&(RESOURCES.to_owned() + POLICIES));
+    let questions = [
+        "model=gpt-4",
+        "model=gpt-4 tenant=-",
+        "model=gpt-4 tenant=acme/research/ci",
+        "model=gpt-4 tenant=other/web/app",
+        "model=spare tenant=other/web/app",
+        "model=gpt-4 tenant=stranger/-/x",
+        "model=gpt-4 tenant=acme/-/ci",
+        "model=gpt-5 tenant=acme/research/ci",
+        "model=m listener=inner host=b.example.com",
+        "model=m listener=inner host=b.example.com tenant=-",
+        "model=m listener=inner host=b.example.com tenant=acme/-/ci",
+        "model=m listener=inner host=b.example.com tenant=other/-/ci",
+    ];
+    let told = questions
+        .map(|question| explain(&compiled, &runtime, &question.parse().expect("a request")).render(false));
+    let text = told.join("\n");
+    assert!(!text.contains("key-one") && !text.contains("aigw-"), "{text}");
+    insta::assert_snapshot!(text);
+}

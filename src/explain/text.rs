@@ -31,6 +31,12 @@ impl Explanation {
         for proof in &self.authentication {
             line("proves", proof);
         }
+        if let Some(tenant) = &self.tenant {
+            line("tenant", tenant);
+        }
+        if let Some(access) = &self.access {
+            line("may use", access);
+        }
         for FallsUnder { name, allows, backend, clients } in &self.limits {
             let backend = backend.as_ref().map(|backend| format!(" at {backend}")).unwrap_or_default();
             let clients = clients.as_ref().map(|clients| format!(", of {clients}")).unwrap_or_default();

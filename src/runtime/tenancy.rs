@@ -181,20 +181,37 @@ impl Tenancy {
     pub fn tenant(&self, proved: &Proved) -> Tenant {
         let mut tenant = Tenant::anonymous();
         for (kind, value) in &proved.facts {
-            let text = String::from_utf8_lossy(value);
-            let Tenant { organisation, team, key } = match kind {
-                ProofKind::ApiKey => self.api_key.tenant(&text),
-                ProofKind::BasicAuth => self.basic_auth.tenant(&text),
-                ProofKind::Jwt => self.jwt.of_payload(value).unwrap_or_default(),
-                ProofKind::ClientCertificate => self.client_certificate.of_subject(&text),
-                ProofKind::ClientUri => named(self.client_uri.as_ref(), std::iter::once(&*text)),
-                ProofKind::ClientDns => named(self.client_dns.as_ref(), text.split(',')),
-            };
+            let Tenant { organisation, team, key } = self.of_proof(*kind, value);
             tenant.organisation = tenant.organisation.or(organisation);
             tenant.team = tenant.team.or(team);
             tenant.key = tenant.key.or(key);
         }
         tenant
+    }
+
+    fn of_proof(&self, kind: ProofKind, value: &[u8]) -> Tenant {
+        let text = String::from_utf8_lossy(value);
+        match kind {
+            ProofKind::ApiKey => self.api_key.tenant(&text),
+            ProofKind::BasicAuth => self.basic_auth.tenant(&text),
+            ProofKind::Jwt => self.jwt.of_payload(value).unwrap_or_default(),
+            ProofKind::ClientCertificate => self.client_certificate.of_subject(&text),
+            ProofKind::ClientUri => named(self.client_uri.as_ref(), std::iter::once(&*text)),
+            ProofKind::ClientDns => named(self.client_dns.as_ref(), text.split(',')),
+        }
+    }
+
+    /// What a proof of that kind says of a client who is this tenant; nothing if no such proof is one of it.
+    pub fn proof_of(&self, kind: ProofKind, tenant: &Tenant) -> Option<Bytes> {
+        let value = match kind {
+            ProofKind::ApiKey => self.api_key.name(tenant)?,
+            ProofKind::BasicAuth => self.basic_auth.name(tenant)?,
+            ProofKind::Jwt => self.jwt.payload(tenant),
+            ProofKind::ClientCertificate => self.client_certificate.subject(tenant),
+            ProofKind::ClientUri => self.client_uri.as_ref()?.name(tenant)?,
+            ProofKind::ClientDns => self.client_dns.as_ref()?.name(tenant)?,
+        };
+        (self.of_proof(kind, value.as_bytes()) == *tenant).then(|| value.into())
     }
 
     /// Whether everybody may use everything.
@@ -204,19 +221,25 @@ impl Tenancy {
 
     /// Whether a tenant may use a model.
     pub fn allows(&self, tenant: &Tenant, model: &str) -> bool {
-        let is = |wanted: &Option<String>, part: &Option<std::sync::Arc<str>>| {
+        let mut granted = self.granted(tenant);
+        self.is_open()
+            || (!self.closed
+                && granted.any(|(_, access)| access.models.iter().any(|glob| allows(glob, model))))
+    }
+
+    /// The entries that are about a tenant, with their places.
+    pub fn granted<'a>(&'a self, tenant: &'a Tenant) -> impl Iterator<Item = (usize, &'a config::Access)> {
+        let is = move |wanted: &Option<String>, part: &Option<std::sync::Arc<str>>| {
             wanted.as_ref().is_none_or(|wanted| part.as_deref() == Some(wanted.as_str()))
         };
-        let concerns = |access: &config::Access| {
+        let concerns = move |access: &config::Access| {
             let config::Parts { organisation, team, key } = &access.tenant;
             if access.anonymous || tenant.is_anonymous() {
                 return access.anonymous && tenant.is_anonymous();
             }
             is(organisation, &tenant.organisation) && is(team, &tenant.team) && is(key, &tenant.key)
         };
-        let mut granted = self.access.iter().filter(|access| concerns(access));
-        self.is_open()
-            || (!self.closed && granted.any(|access| access.models.iter().any(|glob| allows(glob, model))))
+        self.access.iter().enumerate().filter(move |(_, access)| concerns(access))
     }
 }
 

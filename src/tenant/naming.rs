@@ -102,6 +102,22 @@ impl Pattern {
     }
 }
 
+impl Pattern {
+    /// The name of a tenant that has each part of the pattern.
+    #[must_use]
+    pub fn name(&self, tenant: &Tenant) -> Option<String> {
+        let mut tenant = tenant.clone();
+        let mut name = String::new();
+        for piece in &self.0 {
+            match piece {
+                Piece::Text(text) => name.push_str(text),
+                Piece::Part(part) => name.push_str(part.of(&mut tenant).as_deref()?),
+            }
+        }
+        Some(name)
+    }
+}
+
 impl Part {
     fn of(self, tenant: &mut Tenant) -> &mut Option<Arc<str>> {
         match self {
@@ -142,6 +158,40 @@ impl Sources {
             let mut named = attributes.iter().filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
             named.next().map(|(_, value)| value.clone())
         })
+    }
+
+    /// The payload of a token that names a tenant so, as Envoy forwards it.
+    #[must_use]
+    pub fn payload(&self, tenant: &Tenant) -> String {
+        let claims = self.named(tenant).map(|(path, part)| (path.clone(), Value::from(&**part)));
+        URL_SAFE_NO_PAD.encode(Value::Object(claims.collect()).to_string())
+    }
+
+    /// The subject of a certificate that names a tenant so.
+    #[must_use]
+    pub fn subject(&self, tenant: &Tenant) -> String {
+        let escaped = |text: &str| {
+            let hex = |byte: u8| format!("\\{byte:02X}");
+            text.bytes()
+                .map(
+                    |byte| {
+                        if byte.is_ascii_alphanumeric() { char::from(byte).to_string() } else { hex(byte) }
+                    },
+                )
+                .collect::<String>()
+        };
+        let attributes = self.named(tenant).map(|(name, part)| format!("{name}={}", escaped(part)));
+        attributes.collect::<Vec<_>>().join(",")
+    }
+
+    /// The parts that are there and are looked for, with where.
+    fn named<'a>(&'a self, tenant: &'a Tenant) -> impl Iterator<Item = (&'a String, &'a Arc<str>)> {
+        let pairs = [
+            (&self.organisation, &tenant.organisation),
+            (&self.team, &tenant.team),
+            (&self.key, &tenant.key),
+        ];
+        pairs.into_iter().filter_map(|(name, part)| Some((name.as_ref()?, part.as_ref()?)))
     }
 
     fn read(&self, value: impl Fn(&str) -> Option<String>) -> Tenant {
@@ -262,6 +312,22 @@ mod tests {
         for odd in ["", "=", ",", "\\", "O", "O=\\", "O=a\\2", "+,=+"] {
             let _ = sources.of_subject(odd);
         }
+    }
+
+    #[test]
+    fn what_names_a_tenant_is_made_so_that_it_is_read_again() {
+        let whole = Tenant {
+            organisation: Tenant::part("Acme, Inc=+\\ é"),
+            team: Tenant::part("R+D"),
+            key: Tenant::part("ci"),
+        };
+        let pattern: Pattern = "spiffe://{organisation}/ns/{team}/sa/{key}".parse().unwrap();
+        assert_eq!(pattern.tenant(&pattern.name(&whole).unwrap()), whole);
+        assert_eq!(pattern.name(&Tenant::anonymous()), None);
+        let sources =
+            Sources { organisation: Some("o.name".into()), team: Some("OU".into()), key: Some("CN".into()) };
+        assert_eq!(sources.of_payload(sources.payload(&whole).as_bytes()), Some(whole.clone()));
+        assert_eq!(sources.of_subject(&sources.subject(&whole)), whole);
     }
 
     #[test]

@@ -116,7 +116,7 @@ async fn an_attempt_at_another_processor_asks_for_proof_as_here() {
     assert_eq!((one.counters().requests, two.counters().requests), (1, 1));
     for seen in [one.last(), two.last()] {
         let sent = format!("{seen:?}");
-        assert!(!sent.contains("x-ai-eg-") && !sent.contains(acme), "{sent}");
+        assert!(!sent.contains("x-ai-eg-auth-") && !sent.contains(acme), "{sent}");
     }
     until("all is accounted for", async || planes.metric("aigw_exchanges_settled_total").await == 4.0).await;
     here.shutdown(GRACE).await;
