@@ -25,6 +25,7 @@ use self::workers::{Services, Workers};
 use crate::credentials;
 use crate::exchange::{Settings, Settlement};
 use crate::extproc::{self, ActiveExchanges};
+use crate::quotastore::{Desk, DeskOptions, MemoryStore, Store};
 use crate::source::Slot;
 use crate::telemetry::{Metrics, log_settlement, written_together};
 
@@ -100,7 +101,8 @@ impl Processor {
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
         let mcp_listener = mcp.map(|mcp| mcp.bind()).transpose()?;
-        let (settler, settlements) = extproc::settler();
+        let (desk, keeping) = Desk::new(Store::Memory(MemoryStore::default()), DeskOptions::default());
+        let (settler, settlements) = extproc::settler(desk);
         let active = settler.active();
         let index = keys.as_ref().map(|keys| Arc::clone(&keys.index));
         let metrics = Arc::new(Metrics::new(active.clone(), slot.credentials().clone(), index.clone())?);
@@ -113,6 +115,8 @@ impl Processor {
         let admin_keeper = keeper.clone();
         let mut others =
             vec![spawn(follow_slot(slot.clone(), health.clone())), spawn(credentials::keep(keeper))];
+        // Aborted with the others, after the last exchange is settled.
+        others.push(spawn(keeping.run(CancellationToken::new())));
         let shown = (habits == Habits::Own).then(|| slot.clone());
         if let Some(listener) = admin_listener {
             others.push(spawn(admin::serve(

@@ -223,6 +223,13 @@ impl Settlement {
         self.reservations.iter().map(move |reservation| reservation.settle(&self.usage, end, Some(self)))
     }
 
+    /// How many times the prompt tokens that the provider counted had been estimated; nothing where one of the two is not known.
+    pub fn prompt_estimate(&self) -> Option<f64> {
+        let reservation = self.reservations.last().filter(|_| !self.estimated && self.succeeded())?;
+        let counted = self.usage.input.filter(|counted| *counted > 0)?;
+        Some(reservation.prompt() as f64 / counted as f64)
+    }
+
     /// How it ended, as far as that matters for what it costs.
     fn end(&self) -> End {
         let answered = self.status.is_some_and(|status| (200..300).contains(&status));

@@ -1,5 +1,6 @@
-//! One exchange a stream: the replies to Envoy's messages.
+//! One exchange a stream: the replies to Envoy's messages. Where quotas apply, a reply waits for their store; nothing else does.
 
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -11,8 +12,10 @@ use tonic::{Status, Streaming};
 use super::registry::Registry;
 use super::settle::{Guard, Settler};
 use super::{decode, encode, log};
-use crate::exchange::{Attempt, Exchange, NoAnswer, Now, Phase, Settings, Step};
+use crate::exchange::{Attempt, Exchange, NoAnswer, Now, Phase, Settings, Step, Violation};
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
+use crate::quota::{Ask, Settle, Verdict};
+use crate::quotastore::{Away, Desk, StoreError};
 use crate::runtime::Scope;
 use crate::source::Slot;
 
@@ -48,7 +51,9 @@ impl Service {
     pub(super) fn replies(&self, authority: &str, inbound: Streaming<ProcessingRequest>) -> Replies {
         let scope = self.0.slot.load().and_then(|runtime| runtime.scope(authority));
         let log_shapes = self.0.settings.log_body_shapes;
-        Replies { inbound, log_shapes, party: Party::Unknown(Arc::clone(&self.0), scope), ended: false }
+        let party = Party::Unknown(Arc::clone(&self.0), scope);
+        let desk = self.0.settler.desk().clone();
+        Replies { inbound, log_shapes, party, desk, asking: None, ended: false }
     }
 }
 
@@ -63,6 +68,7 @@ impl Inner {
             None => {
                 let mut exchange = Exchange::new(scope, self.registry.id(), Arc::clone(&self.settings), now);
                 exchange.comes_from(decode::source(first));
+                exchange.store_is_ahead(self.settler.desk().ahead());
                 Party::Router(self.settler.guard(exchange, Arc::clone(&self.registry)))
             }
         }
@@ -79,8 +85,8 @@ enum Party {
 }
 
 impl Party {
-    fn reply(&mut self, message: ProcessingRequest, log_shapes: bool) -> Result<ProcessingResponse, Status> {
-        let now = Now { monotonic: Instant::now(), wall: SystemTime::now() };
+    fn take(&mut self, message: ProcessingRequest, log_shapes: bool) -> Result<(Phase, Step), Status> {
+        let now = now();
         if let Self::Unknown(service, scope) = self {
             let begun = service.begin(&message, scope.take(), now);
             *self = begun;
@@ -94,33 +100,74 @@ impl Party {
             Self::Attempt(attempt) => attempt.handle(input, now),
             Self::Unknown(..) => return Err(Status::internal("a stream that nobody speaks on")),
         };
-        let step = step.map_err(|violation| {
-            tracing::warn!(%violation, "ending a processing stream");
-            Status::failed_precondition(violation.to_string())
-        })?;
-        let mut step = step;
-        loop {
-            step = match step {
-                Step::Continue(change) => return Ok(encode::proceed(phase, change)),
-                Step::Reply(reply) => return Ok(encode::answer(reply)),
-                // There is no store yet.
-                Step::Ask(_) => {
-                    let answer = Err(NoAnswer::Away);
-                    match self {
-                        Self::Router(guard) => guard.answered(answer, now),
-                        Self::Attempt(attempt) => attempt.answered(answer, now),
-                        Self::Unknown(..) => return Err(Status::internal("a stream that nobody speaks on")),
-                    }
-                    .map_err(|violation| Status::failed_precondition(violation.to_string()))?
-                }
-            };
-        }
+        Ok((phase, step.map_err(failed)?))
+    }
+
+    /// Takes the answer of the store of quotas.
+    fn answered(&mut self, answer: Result<Verdict, NoAnswer>) -> Result<Step, Status> {
+        let step = match self {
+            Self::Router(guard) => guard.answered(answer, now()),
+            Self::Attempt(attempt) => attempt.answered(answer, now()),
+            Self::Unknown(..) => return Err(Status::internal("a stream that nobody speaks on")),
+        };
+        step.map_err(failed)
+    }
+
+    /// What an attempt leaves to be settled.
+    fn settles(&mut self) -> impl Iterator<Item = Settle> {
+        let settles = match self {
+            Self::Attempt(attempt) => Some(attempt.settles()),
+            Self::Router(_) | Self::Unknown(..) => None,
+        };
+        settles.into_iter().flatten()
     }
 
     /// Nothing more will come.
     fn end(&mut self) {
         if let Self::Router(guard) = self {
             guard.settle(Instant::now());
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { monotonic: Instant::now(), wall: SystemTime::now() }
+}
+
+fn failed(violation: Violation) -> Status {
+    tracing::warn!(%violation, "ending a processing stream");
+    Status::failed_precondition(violation.to_string())
+}
+
+/// A question to the store of quotas that is under way, and what it will be the reply to. Dropping it is no answer: what was asked for
+/// is settled with the exchange.
+struct Asking {
+    phase: Phase,
+    ask: Arc<Ask>,
+    answer: Pin<Box<dyn Future<Output = Result<Verdict, Away>> + Send>>,
+}
+
+impl Asking {
+    fn new(phase: Phase, ask: Arc<Ask>, desk: &Desk) -> Self {
+        let desk = desk.clone();
+        let asked = Arc::clone(&ask);
+        Self { phase, ask, answer: Box::pin(async move { desk.reserve(asked).await }) }
+    }
+}
+
+impl fmt::Debug for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Asking").field("id", &self.ask.id).finish_non_exhaustive()
+    }
+}
+
+/// The exchange's view of it.
+fn no_answer(Away(error): Away) -> NoAnswer {
+    match error {
+        StoreError::Stale { now } => NoAnswer::Stale(now),
+        error => {
+            tracing::debug!(%error, "the store of quotas did not answer");
+            NoAnswer::Away
         }
     }
 }
@@ -134,8 +181,46 @@ impl Party {
 pub(super) struct Replies {
     inbound: Streaming<ProcessingRequest>,
     party: Party,
+    desk: Desk,
+    /// Envoy's next message is not read before this is answered.
+    asking: Option<Asking>,
     ended: bool,
     log_shapes: bool,
+}
+
+impl Replies {
+    /// The reply that a step asks for; nothing where the store of quotas has to be asked first.
+    fn reply(&mut self, phase: Phase, step: Step) -> Option<ProcessingResponse> {
+        for settle in self.party.settles() {
+            self.desk.settle(settle);
+        }
+        match step {
+            Step::Continue(change) => Some(encode::proceed(phase, change)),
+            Step::Reply(reply) => Some(encode::answer(reply)),
+            Step::Ask(ask) => {
+                self.asking = Some(Asking::new(phase, ask, &self.desk));
+                None
+            }
+        }
+    }
+
+    /// The next step: of the store's answer, or of Envoy's next message. Nothing at the end of the stream.
+    fn step(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<(Phase, Step), Status>>> {
+        if let Some(asking) = &mut self.asking {
+            let answer = ready!(asking.answer.as_mut().poll(cx));
+            let Some(Asking { phase, ask, .. }) = self.asking.take() else { return Poll::Ready(None) };
+            if matches!(answer, Ok(Verdict::Granted(_))) {
+                self.desk.hold(&ask);
+            }
+            let step = self.party.answered(answer.map_err(no_answer));
+            return Poll::Ready(Some(step.map(|step| (phase, step))));
+        }
+        Poll::Ready(match ready!(Pin::new(&mut self.inbound).poll_next(cx)) {
+            Some(Ok(message)) => Some(self.party.take(message, self.log_shapes)),
+            Some(Err(status)) => Some(Err(status)),
+            None => None,
+        })
+    }
 }
 
 impl Stream for Replies {
@@ -146,18 +231,21 @@ impl Stream for Replies {
         if this.ended {
             return Poll::Ready(None);
         }
-        let message = match ready!(Pin::new(&mut this.inbound).poll_next(cx)) {
-            Some(Ok(message)) => message,
-            // Envoy reset the stream, and nobody reads this; or sent what cannot be read (too long, perhaps), and has to hear
-            // of it.
-            other => {
-                this.ended = true;
-                this.party.end();
-                return Poll::Ready(other.map(|message| message.map(|_| ProcessingResponse::default())));
+        loop {
+            match ready!(this.step(cx)) {
+                Some(Ok((phase, step))) => {
+                    if let Some(reply) = this.reply(phase, step) {
+                        return Poll::Ready(Some(Ok(reply)));
+                    }
+                }
+                // Envoy reset the stream, and nobody reads this; or sent what cannot be read (too long, perhaps) or does not
+                // fit, and has to hear of it.
+                end => {
+                    this.ended = true;
+                    this.party.end();
+                    return Poll::Ready(end.and_then(Result::err).map(Err));
+                }
             }
-        };
-        let reply = this.party.reply(message, this.log_shapes);
-        this.ended = reply.is_err();
-        Poll::Ready(Some(reply))
+        }
     }
 }

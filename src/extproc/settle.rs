@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::registry::Registry;
 use crate::exchange::{Exchange, Input, NoAnswer, Now, Settlement, Step, Violation};
 use crate::quota::Verdict;
+use crate::quotastore::Desk;
 
 /// How many exchanges are being served by this process.
 #[derive(Debug, Clone, Default)]
@@ -26,19 +27,25 @@ impl ActiveExchanges {
 pub struct Settler {
     settlements: mpsc::UnboundedSender<Settlement>,
     active: ActiveExchanges,
+    desk: Desk,
 }
 
-/// A settler and the queue its settlements come out of. The queue ends once every exchange is settled and every clone
+/// A settler that tells `desk` what quotas were used, and the queue its settlements come out of. The queue ends once every exchange is settled and every clone
 /// of the settler is gone.
-pub fn settler() -> (Settler, mpsc::UnboundedReceiver<Settlement>) {
+pub fn settler(desk: Desk) -> (Settler, mpsc::UnboundedReceiver<Settlement>) {
     let (settlements, queue) = mpsc::unbounded_channel();
-    (Settler { settlements, active: ActiveExchanges::default() }, queue)
+    (Settler { settlements, active: ActiveExchanges::default(), desk }, queue)
 }
 
 impl Settler {
     /// The count of exchanges that are not settled yet.
     pub fn active(&self) -> ActiveExchanges {
         self.active.clone()
+    }
+
+    /// Where quotas are asked for and settled.
+    pub(super) fn desk(&self) -> &Desk {
+        &self.desk
     }
 
     /// Takes charge of an exchange.
@@ -90,6 +97,10 @@ impl Guard {
     /// Settles the exchange as it is. Harmless to call again.
     pub(super) fn settle(&mut self, now: Instant) {
         if let Some(settlement) = self.exchange.settle(now) {
+            // At once, and not with the others: the client's next request may need what this one gives back.
+            for settle in settlement.settles() {
+                self.settler.desk.settle(settle);
+            }
             // The queue is gone only after the process was told to stop without waiting.
             let _ = self.settler.settlements.send(settlement);
             self.settler.active.0.fetch_sub(1, Ordering::Relaxed);

@@ -72,6 +72,11 @@ impl Desk {
         now.saturating_add_signed(self.0.offset.load(Ordering::Relaxed))
     }
 
+    /// How far the store's clock is ahead of this machine's, in milliseconds. Learnt from its answers.
+    pub fn ahead(&self) -> i64 {
+        self.0.offset.load(Ordering::Relaxed)
+    }
+
     /// One atomic step: holds the bounds of all claims, or nothing. Takes no longer than the deadline.
     ///
     /// What is granted is held for the lease of the ask; [`Desk::hold`] keeps it. Whatever comes of it, and if the caller goes away

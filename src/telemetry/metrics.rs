@@ -32,6 +32,8 @@ pub struct Metrics {
     exchanges: Counter<u64>,
     estimated: Counter<u64>,
     failed_attempts: Counter<u64>,
+    refused_by_limit: Counter<u64>,
+    prompt_estimate: Histogram<f64>,
     known: Mutex<(HashMap<Outcome, BoundCounter<u64>>, Known)>,
 }
 
@@ -98,6 +100,17 @@ impl Metrics {
                 .u64_counter("aigw.attempts.failed")
                 .with_description("Attempts at a backend that Envoy gave up for another, by backend.")
                 .build(),
+            refused_by_limit: meter
+                .u64_counter("aigw.quota.refused")
+                .with_description("Requests for which a limit had no room, by limit.")
+                .build(),
+            prompt_estimate: histogram(
+                &meter,
+                "aigw.quota.prompt.estimate",
+                "1",
+                "How many times the prompt tokens that the provider counted were reserved for them.",
+                &ESTIMATES,
+            ),
             registry,
             provider,
             known: Mutex::default(),
@@ -126,6 +139,12 @@ impl Metrics {
                     KeyValue::new("backend", served.backend.name.to_string()),
                 ],
             );
+        }
+        if let Some(limit) = &settlement.refused_by {
+            self.refused_by_limit.add(1, &[KeyValue::new("limit", limit.to_string())]);
+        }
+        if let Some(times) = settlement.prompt_estimate() {
+            self.prompt_estimate.record(times, &[]);
         }
         // The others never reached a provider.
         if settlement.served.is_some() {
@@ -272,6 +291,8 @@ fn histogram(
         .build()
 }
 
+/// Below 1, more was used than was reserved.
+const ESTIMATES: [f64; 11] = [0.5, 0.75, 0.9, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 50.0];
 /// Bucket bounds as the conventions give them: powers of four.
 const TOKENS: [f64; 14] = [
     1.0,

@@ -26,6 +26,7 @@ mod matcher;
 mod otlp;
 mod policies;
 mod quota_estimate;
+mod quota_exchange;
 mod recorded;
 mod reload;
 mod replay;

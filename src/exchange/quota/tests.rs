@@ -196,7 +196,11 @@ fn a_served_request_costs_what_the_provider_counted() {
     assert_eq!(sent.body, BodyChange::Keep);
     run.response("200", JSON);
     run.body(ANSWER, true);
-    assert_eq!(run.settled(), [(0, vec![30, 1, 0])]);
+    let settlement = run.exchange.settle(run.now).unwrap();
+    let settled: Vec<_> = settlement.settles().map(|settle| shown(&settle)).collect();
+    assert_eq!(settled, [(0, vec![30, 1, 0])]);
+    let times = settlement.prompt_estimate().unwrap();
+    assert!((times - ask.claims[0].bound.fixed as f64 / 10.0).abs() < 1e-9, "{times}");
 }
 
 #[test]
