@@ -29,6 +29,21 @@ pub(crate) async fn pytest(files: &[impl AsRef<str>], variables: &[(&str, String
 
 const FILES: [&str; 4] = ["test_openai.py", "test_openai_endpoints.py", "test_azure.py", "test_anthropic.py"];
 
+/// What `test_quota.py` meets.
+const LIMITS: &str = "---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: UsageLimit
+metadata: {name: limits, namespace: default}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: test}]
+  limits:
+    - {name: hourly, type: Request, amount: 1, window: {rolling: 1h}, match: {models: [hourly-model]}}
+    - {name: hourly-of-claude, type: Request, amount: 1, window: {rolling: 1h}, match: {models: [claude-hourly]}}
+    - {name: tiny, type: TotalToken, amount: 10, window: {every: 1h}, match: {models: [tiny-model]}}
+    - {name: window, type: Request, amount: 1, window: {every: 2s}, match: {models: [window-model]}}
+    - {name: window-of-claude, type: Request, amount: 1, window: {every: 2s}, match: {models: [claude-window]}}
+";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sdks_work_through_the_gateway() {
     let Some(setup) = Setup::new().await else { return };
@@ -44,6 +59,11 @@ async fn the_sdks_work_through_the_gateway() {
         ("claude-test", "claude"),
         ("claude-renamed", "claude, modelNameOverride: provider-claude"),
         ("rerank-model", "cohere"),
+        ("hourly-model", "up"),
+        ("tiny-model", "up"),
+        ("window-model", "up"),
+        ("claude-hourly", "claude"),
+        ("claude-window", "claude"),
         ("azure-model", "azure, modelNameOverride: azure-deployment"),
     ];
     let gateway = setup
@@ -61,6 +81,7 @@ async fn the_sdks_work_through_the_gateway() {
                 + &yaml::azure_key("azure", "azure-configured"),
         )
         .yaml(yaml::route(&rules, ""))
+        .yaml(LIMITS)
         .start()
         .await;
     let files = FILES.map(|file| format!("tests/python/{file}"));
