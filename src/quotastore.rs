@@ -8,14 +8,17 @@
 //!
 //! All stores do the same steps ([`ledger`](crate::quota::ledger)), and one suite of tests is run on all.
 
+mod breaker;
 mod desk;
 mod memory;
+mod redis;
 
 #[cfg(test)]
 mod tests;
 
 pub use self::desk::{Away, Desk, DeskOptions, Running};
 pub use self::memory::MemoryStore;
+pub use self::redis::RedisStore;
 use crate::quota::{Ask, ReservationId, Settle, Settled, Verdict};
 
 /// Why a store did not do what it was asked to. Nothing secret is in it.
@@ -55,14 +58,16 @@ pub struct Answer {
 pub enum Store {
     /// In this process.
     Memory(MemoryStore),
+    /// In Redis.
+    Redis(RedisStore),
 }
 
-#[expect(clippy::unused_async, reason = "stores across a network wait")]
 impl Store {
     /// Holds the bounds of all claims, or nothing. Asked again under the same id, the answer is the same and nothing more is held.
     pub async fn reserve(&self, ask: &Ask) -> Result<Answer, StoreError> {
         match self {
             Self::Memory(store) => store.reserve(ask),
+            Self::Redis(store) => store.reserve(ask).await,
         }
     }
 
@@ -70,28 +75,42 @@ impl Store {
     pub async fn renew(&self, leases: &[(ReservationId, u64)]) -> Result<Vec<bool>, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.renew(leases)),
+            Self::Redis(store) => store.renew(leases).await,
         }
     }
 
-    /// Ends reservations, each once and for all.
-    pub async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>, StoreError> {
+    /// Ends a reservation, once and for all.
+    pub async fn settle(&self, settle: &Settle) -> Result<Settled, StoreError> {
         match self {
-            Self::Memory(store) => settles.iter().map(|settle| store.settle(settle)).collect(),
+            Self::Memory(store) => store.settle(settle),
+            Self::Redis(store) => store.settle(settle).await,
         }
     }
 
     /// Tells the store that the answers to these settlements have come: it need not remember them much longer.
     pub async fn confirm(&self, ids: &[ReservationId]) -> Result<(), StoreError> {
         match self {
-            Self::Memory(store) => store.confirm(ids),
+            Self::Memory(store) => {
+                store.confirm(ids);
+                Ok(())
+            }
+            Self::Redis(store) => store.confirm(ids).await,
         }
-        Ok(())
+    }
+
+    /// Keeps it connected, until dropped.
+    pub async fn connect(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(store) => store.connect().await,
+        }
     }
 
     /// The store's time.
     pub async fn now(&self) -> Result<u64, StoreError> {
         match self {
             Self::Memory(store) => Ok(store.now()),
+            Self::Redis(store) => store.now().await,
         }
     }
 }

@@ -90,15 +90,7 @@ impl RedisStore {
     /// The store of that server. `ca` is a file of certificates to trust.
     pub(super) fn new(info: ConnectionInfo, ca: Option<&Path>) -> Result<Self, StoreError> {
         let name = format!("Redis at {}", info.addr());
-        let client = match ca {
-            None => Client::open(info),
-            Some(path) => {
-                let wrong = |error: std::io::Error| StoreError::Away(format!("{}: {error}", path.display()));
-                let root_cert = Some(std::fs::read(path).map_err(wrong)?);
-                Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
-            }
-        };
-        let client = client.map_err(|error| StoreError::Away(format!("{name}: {}", reason(&error))))?;
+        let client = client(info, ca).map_err(StoreError::Away)?;
         Ok(Self { client: Arc::new(client), name: name.into(), connection: Arc::default() })
     }
 
@@ -258,6 +250,20 @@ impl RedisStore {
     }
 }
 
+/// What connects to that server. `ca` is a file of certificates (PEM) to trust in the place of the system's.
+pub(crate) fn client(info: ConnectionInfo, ca: Option<&Path>) -> Result<Client, String> {
+    let name = format!("Redis at {}", info.addr());
+    let client = match ca {
+        None => Client::open(info),
+        Some(path) => {
+            let root_cert =
+                Some(std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?);
+            Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert })
+        }
+    };
+    client.map_err(|error| format!("{name}: {}", reason(&error)))
+}
+
 /// The record of an entry; else its id, if it has one, and what is wrong.
 fn read(id: &str, text: &[u8]) -> Result<Record, (Option<KeyId>, String)> {
     let known: Option<KeyId> = id.parse().ok();
@@ -271,7 +277,7 @@ fn read(id: &str, text: &[u8]) -> Result<Record, (Option<KeyId>, String)> {
 }
 
 /// What went wrong, and what to do about it. Redis does not repeat what it was sent in what is read here.
-fn reason(error: &RedisError) -> String {
+pub(crate) fn reason(error: &RedisError) -> String {
     let hint = match error.code() {
         _ if error.kind() == ErrorKind::AuthenticationFailed => {
             " (name user and password: redis://USER:PASSWORD@HOST)"

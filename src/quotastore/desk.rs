@@ -3,18 +3,23 @@
 mod held;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use futures_util::future::join_all;
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::held::Held;
+use super::breaker::Breaker;
 use super::{MemoryStore, Store, StoreError};
 use crate::quota::{Ask, Settle, Verdict};
 
 /// How often leases are looked at.
 const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// How long to wait before what could not be settled is tried again.
+const RETRY: Duration = Duration::from_millis(100);
 /// How many reservations are renewed or settled in one go.
 const BATCH: usize = 256;
 
@@ -23,11 +28,13 @@ const BATCH: usize = 256;
 pub struct DeskOptions {
     /// How long an exchange waits for an answer, connecting included.
     pub deadline: Duration,
+    /// How long the end waits for what has to be settled still.
+    pub flush: Duration,
 }
 
 impl Default for DeskOptions {
     fn default() -> Self {
-        Self { deadline: Duration::from_millis(50) }
+        Self { deadline: Duration::from_millis(50), flush: Duration::from_secs(3) }
     }
 }
 
@@ -47,17 +54,34 @@ struct Inner {
     /// The store's time less that of this machine, in milliseconds.
     offset: AtomicI64,
     held: Held,
+    breaker: Breaker,
+    settles: mpsc::UnboundedSender<Settle>,
+    /// How many were sent there and are not delivered.
+    unsettled: AtomicUsize,
 }
 
 /// What a desk does in the background.
 #[derive(Debug)]
-pub struct Running(Desk);
+pub struct Running {
+    desk: Desk,
+    settles: mpsc::UnboundedReceiver<Settle>,
+}
 
 impl Desk {
     /// A desk before a store.
     pub fn new(store: Store, options: DeskOptions) -> (Self, Running) {
-        let desk = Self(Arc::new(Inner { store, options, offset: AtomicI64::new(0), held: Held::default() }));
-        (desk.clone(), Running(desk))
+        let (settles, queue) = mpsc::unbounded_channel();
+        let (offset, held, breaker) = (AtomicI64::new(0), Held::default(), Breaker::new(Instant::now()));
+        let desk = Self(Arc::new(Inner {
+            store,
+            options,
+            offset,
+            held,
+            breaker,
+            settles,
+            unsettled: AtomicUsize::new(0),
+        }));
+        (desk.clone(), Running { desk, settles: queue })
     }
 
     /// A desk before quotas in this process, as they are by default. Nothing is renewed in the background.
@@ -85,8 +109,15 @@ impl Desk {
     /// # Errors
     /// The store did not say.
     pub async fn reserve(&self, ask: Arc<Ask>) -> Result<Verdict, Away> {
+        if !self.0.breaker.lets(Instant::now()) {
+            return Err(Away(StoreError::Away("the store did not answer lately".to_owned())));
+        }
         let answer = timeout(self.0.options.deadline, self.0.store.reserve(&ask)).await;
         let answer = answer.unwrap_or_else(|_| Err(StoreError::Away("no answer in time".to_owned())));
+        match answer {
+            Err(StoreError::Away(_)) => self.0.breaker.failed(Instant::now()),
+            _ => self.0.breaker.worked(),
+        }
         match answer {
             Ok(answer) => {
                 self.learn(match &answer.verdict {
@@ -121,7 +152,17 @@ impl Desk {
                 }
                 store.confirm(&[settle.id]);
             }
+            // The queue is gone only after the process was told to stop without waiting.
+            Store::Redis(_) => {
+                self.0.unsettled.fetch_add(1, Ordering::SeqCst);
+                drop(self.0.settles.send(settle));
+            }
         }
+    }
+
+    /// How many ends of reservations the store has not been told of.
+    pub fn unsettled(&self) -> usize {
+        self.0.unsettled.load(Ordering::SeqCst)
     }
 
     /// What the store's clock shows beyond this machine's.
@@ -133,17 +174,84 @@ impl Desk {
 }
 
 impl Running {
-    /// Renews what is held until told to stop.
+    /// Connects, renews and settles until told to stop; then settles what was left, as far as that takes no longer than
+    /// [`DeskOptions::flush`].
     pub async fn run(self, stop: CancellationToken) {
-        let mut ticks = interval(RENEW_EVERY);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-            self.0.renew().await;
+        let Self { desk, mut settles } = self;
+        let mut batch = Vec::new();
+        let store = desk.0.store.clone();
+        let settling = async {
+            loop {
+                if batch.is_empty() && settles.recv_many(&mut batch, BATCH).await == 0 {
+                    return;
+                }
+                if !desk.deliver(&mut batch).await {
+                    sleep(RETRY).await;
+                }
+                if stop.is_cancelled() && batch.is_empty() && settles.is_empty() {
+                    return;
+                }
+            }
+        };
+        let renewing = async {
+            let mut ticks = interval(RENEW_EVERY);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                desk.renew().await;
+            }
+        };
+        let over = async {
+            stop.cancelled().await;
+            sleep(desk.0.options.flush).await;
+        };
+        let idle = async {
+            stop.cancelled().await;
+            // Whatever was sent before is taken first.
+            while desk.unsettled() > 0 {
+                sleep(RETRY / 10).await;
+            }
+        };
+        tokio::select! {
+            () = store.connect() => {}
+            () = settling => {}
+            () = renewing => {}
+            () = idle => {}
+            () = over => {}
+        }
+        let left = desk.unsettled();
+        if left > 0 {
+            tracing::error!(left, "the store of quotas was not told how reservations ended; they run out");
         }
     }
 }
 
 impl Desk {
+    /// Settles what the store takes, and keeps the rest. Says whether that was all.
+    async fn deliver(&self, batch: &mut Vec<Settle>) -> bool {
+        let done = join_all(batch.iter().map(|settle| self.0.store.settle(settle))).await;
+        let mut done = done.into_iter();
+        let mut settled = Vec::with_capacity(batch.len());
+        batch.retain(|settle| match done.next() {
+            Some(Err(StoreError::Away(reason))) => {
+                tracing::debug!(reason, id = %settle.id, "a reservation is not settled yet");
+                true
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, id = %settle.id, "a reservation cannot be settled");
+                settled.push(settle.id);
+                false
+            }
+            Some(Ok(_)) | None => {
+                settled.push(settle.id);
+                false
+            }
+        });
+        let _ = self.0.store.confirm(&settled).await;
+        self.0.unsettled.fetch_sub(settled.len(), Ordering::SeqCst);
+        batch.is_empty()
+    }
+
     async fn renew(&self) {
         let due = self.0.held.due();
         for leases in due.chunks(BATCH) {

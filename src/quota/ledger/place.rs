@@ -41,6 +41,12 @@ impl Window {
         }
     }
 
+    /// The first window that is known.
+    #[must_use]
+    pub fn at_or_first(&self) -> Instance {
+        self.at_or_last(0)
+    }
+
     /// The window of that moment, or the last one that is known.
     #[must_use]
     pub fn at_or_last(&self, now: u64) -> Instance {

@@ -1,0 +1,340 @@
+//! Quotas in Redis (7 or newer, or Valkey), for any number of processors. One script call does a step.
+//!
+//! | key | type | holds | expires |
+//! | --- | --- | --- | --- |
+//! | `{aigw}:q:b:LIMIT:SUBJECT:WINDOW` | hash | a bucket: `s` spent, `h` held, `h123`/`c123` what of it is given back/charged in second 123, `t` up to which second that was done, `m` the last such second, `r45` what is spent in part 45 of a rolling window, `f` the first such part, `x` when nothing in it counts any more | ten minutes after that |
+//! | `{aigw}:q:l:ID` | string | a reservation: the second it runs out, the answer's length, and for each bucket what is held, `h` or `c`, and the bucket's name; `S` once it is settled | 25 hours after it ran out or was settled; five minutes after a settlement is confirmed |
+//! | `{aigw}:q:n:LIMIT:WINDOW` | sorted set | the buckets of a limit whose subjects clients choose, by when they count no longer | ten minutes after the last |
+//!
+//! `WINDOW` is `f` (in flight), `rLENGTH` (rolling) or `aSTART-END` (of the calendar), in milliseconds. All keys have one hash tag,
+//! as one step is atomic over all its buckets. Time is Redis'; all numbers are integers below 2^53. A user needs `~{aigw}:q:*` and
+//! `+evalsha +eval +script|load +time +get +set +pexpire +pexpireat +hget +hmget +hset +hdel +zscore +zcount +zadd +zrange
+//! +zremrangebyscore`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, Pipeline, RedisError, Script, ScriptInvocation, cmd,
+};
+use futures_util::future::try_join_all;
+use tokio::sync::watch;
+
+use super::{Answer, StoreError, check};
+use crate::keystore::{redis_client, redis_reason};
+use crate::quota::ledger::{CONFIRMED, MAX_LEASE, Place};
+use crate::quota::{
+    Ask, Claim, Grant, Group, MAX_AMOUNT, Mode, OnExpiry, Reading, Refusal, ReservationId, Settle, Settled,
+    Verdict, Window,
+};
+
+const PREFIX: &str = "{aigw}:q:";
+/// How long connecting may take, and an answer to what no exchange waits for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// The first and the longest wait before connecting is tried again.
+const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// Quotas in a Redis.
+#[derive(Clone)]
+pub struct RedisStore(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    name: String,
+    /// Instead of Redis' own, in milliseconds; 0: Redis' own.
+    clock: AtomicU64,
+    /// The connection in use. Who finds it broken takes it away, and [`RedisStore::connect`] puts another in its place.
+    connection: watch::Sender<Option<Connected>>,
+    scripts: Scripts,
+}
+
+#[derive(Clone)]
+struct Connected {
+    number: u64,
+    connection: MultiplexedConnection,
+}
+
+struct Scripts {
+    reserve: Script,
+    renew: Script,
+    settle: Script,
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RedisStore({})", self.0.name)
+    }
+}
+
+impl RedisStore {
+    /// The store of that server; nothing is connected before [`RedisStore::connect`] runs. `ca` is a file of certificates (PEM) to
+    /// trust in the place of the system's.
+    ///
+    /// # Errors
+    /// The certificates cannot be used.
+    pub fn new(info: ConnectionInfo, ca: Option<&Path>) -> Result<Self, StoreError> {
+        let name = format!("Redis at {}", info.addr());
+        let client = redis_client(info, ca).map_err(StoreError::Away)?;
+        let script = |step: &str| Script::new(&format!("{}\n{step}", include_str!("redis/common.lua")));
+        let scripts = Scripts {
+            reserve: script(include_str!("redis/reserve.lua")),
+            renew: script(include_str!("redis/renew.lua")),
+            settle: script(include_str!("redis/settle.lua")),
+        };
+        let connection = watch::Sender::new(None);
+        Ok(Self(Arc::new(Inner { client, name, clock: AtomicU64::new(0), connection, scripts })))
+    }
+
+    /// Counts by that clock from now on, and not by the server's: for tests.
+    #[doc(hidden)]
+    pub fn set_clock(&self, now: u64) {
+        self.0.clock.store(now, Ordering::SeqCst);
+    }
+
+    /// Connects, and again whenever the connection is lost, until dropped.
+    pub(super) async fn connect(&self) {
+        let mut connections = self.0.connection.subscribe();
+        let [first, longest] = BACKOFF;
+        let (mut number, mut wait, mut away) = (0, first, false);
+        loop {
+            // The sender is in `self`.
+            let _ = connections.wait_for(Option::is_none).await;
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(CONNECT_TIMEOUT))
+                .set_response_timeout(Some(ANSWER_TIMEOUT));
+            let connected = async {
+                let mut connection =
+                    self.0.client.get_multiplexed_async_connection_with_config(&config).await?;
+                cmd("TIME").query_async::<(u64, u64)>(&mut connection).await?;
+                Ok::<_, RedisError>(connection)
+            };
+            match connected.await {
+                Ok(connection) => {
+                    number += 1;
+                    tracing::info!(store = self.0.name, "the store of quotas answers");
+                    self.0.connection.send_replace(Some(Connected { number, connection }));
+                    (wait, away) = (first, false);
+                }
+                Err(error) => {
+                    if !away {
+                        tracing::error!(
+                            store = self.0.name,
+                            error = redis_reason(&error),
+                            "the store of quotas is away"
+                        );
+                    }
+                    away = true;
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(longest);
+                }
+            }
+        }
+    }
+
+    /// The server's time.
+    pub(super) async fn now(&self) -> Result<u64, StoreError> {
+        match self.0.clock.load(Ordering::SeqCst) {
+            0 => {
+                let mut connected = self.connected().await;
+                let time = cmd("TIME").query_async(&mut connected.connection).await;
+                let (seconds, micros): (u64, u64) = self.done(&connected, time)?;
+                Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
+            }
+            clock => Ok(clock),
+        }
+    }
+
+    pub(super) async fn reserve(&self, ask: &Ask) -> Result<Answer, StoreError> {
+        check(&ask.claims.iter().collect::<Vec<_>>())?;
+        // By this machine's clock, as far as it is known to differ: the one that the ask was made by. The server says whether it
+        // is over.
+        match self.reserve_in(ask, |window| window).await {
+            Err(StoreError::Stale { now }) => {
+                let next = |window: Window| match window {
+                    Window::Aligned { end, next_end, .. } if now >= end => {
+                        Window::Aligned { start: end, end: next_end, next_end }
+                    }
+                    other => other,
+                };
+                self.reserve_in(ask, next).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn reserve_in(&self, ask: &Ask, window: impl Fn(Window) -> Window) -> Result<Answer, StoreError> {
+        let mut call = self.0.scripts.reserve.prepare_invoke();
+        call.key(format!("{PREFIX}l:{}", ask.id));
+        let groups = ask.groups.iter().map(|group| if *group == Group::Any { 'o' } else { 'a' });
+        let lease = u64::try_from(ask.lease.as_millis()).unwrap_or(MAX_LEASE).clamp(1, MAX_LEASE);
+        let wanted = ask.output.wanted.min(MAX_AMOUNT);
+        self.begin(&mut call);
+        call.arg(lease).arg(wanted).arg(ask.output.least.min(wanted)).arg(groups.collect::<String>());
+        for claim in &ask.claims {
+            let window = window(claim.window);
+            let ends = match window {
+                Window::Aligned { end, .. } => end,
+                Window::InFlight | Window::Rolling { .. } => 0,
+            };
+            self.place(&mut call, &Place::new(claim, window.at_or_first()));
+            let per = claim.bound.per_output;
+            let holds = if claim.mode == Mode::Reserve { "h" } else { "p" };
+            let charge = claim.on_expiry == OnExpiry::Charge && claim.window != Window::InFlight;
+            call.arg(claim.amount.min(MAX_AMOUNT)).arg(claim.bound.fixed.min(MAX_AMOUNT)).arg(per.numerator);
+            call.arg(per.denominator.max(1)).arg(holds).arg(u8::from(claim.shadow));
+            call.arg(if charge { "c" } else { "h" }).arg(claim.group.saturating_add(1)).arg(ends);
+        }
+        let reply: Vec<u64> = self.invoke(&call).await?;
+        self.verdict(ask, &reply)
+    }
+
+    /// Reads the script's reply.
+    fn verdict(&self, ask: &Ask, reply: &[u64]) -> Result<Answer, StoreError> {
+        let strange = || StoreError::Away(format!("{}: its answer makes no sense", self.0.name));
+        let (status, now, rest) = match reply {
+            [2, _, ..] => return Err(StoreError::Ended),
+            [3, now, ..] => return Err(StoreError::Stale { now: *now }),
+            [status, now, rest @ ..] => (*status, *now, rest),
+            _ => return Err(strange()),
+        };
+        let [result, overflowed, rest @ ..] = rest else { return Err(strange()) };
+        let readings: Vec<Reading> = ask
+            .claims
+            .iter()
+            .zip(rest.chunks_exact(3))
+            .filter_map(|(claim, reading)| match reading {
+                [spent, held, resets_at] => Some(Reading {
+                    amount: claim.amount.min(MAX_AMOUNT),
+                    spent: *spent,
+                    held: *held,
+                    resets_at: *resets_at,
+                }),
+                _ => None,
+            })
+            .collect();
+        if readings.len() != ask.claims.len() {
+            return Err(strange());
+        }
+        let verdict = match status {
+            1 => Verdict::Granted(Grant { output: *result, readings, now }),
+            0 => {
+                let claim = usize::try_from(*result)
+                    .ok()
+                    .filter(|claim| *claim < ask.claims.len())
+                    .ok_or_else(strange)?;
+                Verdict::Refused(Refusal { claim, readings, now })
+            }
+            _ => return Err(strange()),
+        };
+        Ok(Answer { verdict, overflowed: *overflowed })
+    }
+
+    pub(super) async fn renew(&self, leases: &[(ReservationId, u64)]) -> Result<Vec<bool>, StoreError> {
+        let calls = leases.iter().map(|(id, length)| async move {
+            let mut call = self.0.scripts.renew.prepare_invoke();
+            call.key(format!("{PREFIX}l:{id}"));
+            self.begin(&mut call);
+            call.arg((*length).clamp(1, MAX_LEASE));
+            self.invoke::<u64>(&call).await.map(|alive| alive == 1)
+        });
+        try_join_all(calls).await
+    }
+
+    /// Ends one reservation.
+    pub(super) async fn settle(&self, settle: &Settle) -> Result<Settled, StoreError> {
+        let claims: Vec<&Claim> = settle.spent.iter().map(|(claim, _)| claim).collect();
+        check(&claims)?;
+        let mut call = self.0.scripts.settle.prepare_invoke();
+        call.key(format!("{PREFIX}l:{}", settle.id));
+        self.begin(&mut call);
+        for (claim, spent) in &settle.spent {
+            let (own, next) = match claim.window {
+                Window::Aligned { end, .. } => (claim.window.at_or_first(), end),
+                _ => (claim.window.at_or_first(), 0),
+            };
+            self.place(&mut call, &Place::new(claim, own));
+            call.arg((*spent).min(MAX_AMOUNT))
+                .arg(next)
+                .arg(Place::new(claim, claim.window.at_or_last(next)).own);
+        }
+        match self.invoke::<u64>(&call).await? {
+            0 => Ok(Settled::Done),
+            1 => Ok(Settled::Before),
+            _ => Ok(Settled::Unreserved),
+        }
+    }
+
+    pub(super) async fn confirm(&self, ids: &[ReservationId]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut all = Pipeline::with_capacity(ids.len());
+        for id in ids {
+            all.cmd("PEXPIRE").arg(format!("{PREFIX}l:{id}")).arg(CONFIRMED).ignore();
+        }
+        let mut connected = self.connected().await;
+        let done = all.query_async::<()>(&mut connected.connection).await;
+        self.done(&connected, done)
+    }
+
+    fn begin(&self, call: &mut ScriptInvocation<'_>) {
+        call.arg(self.0.clock.load(Ordering::SeqCst)).arg(PREFIX);
+    }
+
+    /// A bucket's names as arguments, and all keys it may come to use.
+    fn place(&self, call: &mut ScriptInvocation<'_>, place: &Place) {
+        call.key(format!("{PREFIX}b:{}", place.own)).arg(&place.own);
+        match &place.shared {
+            Some(shared) => {
+                call.key(format!("{PREFIX}b:{}", shared.overflow)).key(format!("{PREFIX}n:{}", shared.list));
+                call.arg(&shared.overflow).arg(&shared.list).arg(shared.most);
+            }
+            None => {
+                call.arg("").arg("").arg(0);
+            }
+        }
+    }
+
+    async fn invoke<T: ::redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
+        let mut connected = self.connected().await;
+        let done = call.invoke_async(&mut connected.connection).await;
+        self.done(&connected, done)
+    }
+
+    /// The connection, once there is one.
+    async fn connected(&self) -> Connected {
+        let mut connections = self.0.connection.subscribe();
+        loop {
+            // The sender is in `self`, so it does not fail.
+            if let Ok(connected) = connections.wait_for(Option::is_some).await
+                && let Some(connected) = &*connected
+            {
+                return connected.clone();
+            }
+        }
+    }
+
+    /// A connection that failed is not used again.
+    fn done<T>(&self, connected: &Connected, answer: Result<T, RedisError>) -> Result<T, StoreError> {
+        answer.map_err(|error| {
+            if error.is_io_error()
+                || error.is_timeout()
+                || error.is_connection_dropped()
+                || error.code() == Some("READONLY")
+            {
+                self.0.connection.send_if_modified(|current| {
+                    let same = current.as_ref().is_some_and(|current| current.number == connected.number);
+                    if same {
+                        *current = None;
+                    }
+                    same
+                });
+            }
+            StoreError::Away(format!("{}: {}", self.0.name, redis_reason(&error)))
+        })
+    }
+}
