@@ -384,6 +384,29 @@ impl Account {
     }
 }
 
+/// A store's readings are the account's, and it grants just what there is room for.
+fn check(account: &Account, asked: &Ask, verdict: &Verdict, again: bool, now: u64) {
+    let readings = match verdict {
+        Verdict::Granted(grant) => &grant.readings,
+        Verdict::Refused(refusal) => &refusal.readings,
+    };
+    let mut fits = true;
+    for (claim, reading) in asked.claims.iter().zip(readings) {
+        let (spent, held) = (account.spent(claim, now), account.held(&Account::bucket(claim)));
+        assert_eq!((reading.spent, reading.held), (spent, held), "{claim:?}");
+        fits &= match (verdict, claim.mode) {
+            (Verdict::Granted(_), Mode::Reserve) if !again => spent + held <= claim.amount,
+            (Verdict::Granted(_), Mode::Record) if !again => spent + held < claim.amount,
+            (Verdict::Refused(_), Mode::Reserve) => {
+                spent + held + claim.bound.at(asked.output.least) <= claim.amount
+            }
+            (Verdict::Refused(_), Mode::Record) => spent + held < claim.amount,
+            _ => true,
+        };
+    }
+    assert_eq!(fits, matches!(verdict, Verdict::Granted(_)), "{verdict:?}");
+}
+
 /// Runs the steps on one store, and holds every answer against the account.
 async fn run(timed: &Timed, steps: &[Step], run: u64) {
     let store = &timed.store;
@@ -442,25 +465,7 @@ async fn run(timed: &Timed, steps: &[Step], run: u64) {
                 } else {
                     assert!(!again, "asked again, refused: {step:?}");
                 }
-                let readings = match &verdict {
-                    Verdict::Granted(grant) => &grant.readings,
-                    Verdict::Refused(refusal) => &refusal.readings,
-                };
-                let mut fits = true;
-                for (claim, reading) in asked.claims.iter().zip(readings) {
-                    let (spent, held) = (account.spent(claim, now), account.held(&Account::bucket(claim)));
-                    assert_eq!((reading.spent, reading.held), (spent, held), "{step:?} {claim:?}");
-                    fits &= match (&verdict, claim.mode) {
-                        (Verdict::Granted(_), Mode::Reserve) if !again => spent + held <= claim.amount,
-                        (Verdict::Granted(_), Mode::Record) if !again => spent + held < claim.amount,
-                        (Verdict::Refused(_), Mode::Reserve) => {
-                            spent + held + claim.bound.at(asked.output.least) <= claim.amount
-                        }
-                        (Verdict::Refused(_), Mode::Record) => spent + held < claim.amount,
-                        _ => true,
-                    };
-                }
-                assert_eq!(fits, matches!(verdict, Verdict::Granted(_)), "{step:?} {verdict:?}");
+                check(&account, &asked, &verdict, again, now);
             }
         }
     }
