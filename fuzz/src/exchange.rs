@@ -4,8 +4,9 @@
 use std::sync::{Arc, LazyLock};
 use std::time::{Instant, SystemTime};
 
-use ai_gateway::exchange::{Exchange, ExchangeId, Input, Now, ROUTING_HEADER, Step};
+use ai_gateway::exchange::{Exchange, ExchangeId, Input, NoAnswer, Now, ROUTING_HEADER, Step};
 use ai_gateway::headers::Headers;
+use ai_gateway::quota::{Ask, Grant, Reading, Refusal, Verdict};
 use ai_gateway::runtime::Runtime;
 use bytes::Bytes;
 
@@ -18,8 +19,13 @@ static RUNTIME: LazyLock<Arc<Runtime>> = LazyLock::new(|| {
             "hosts": [{"hostname": "*", "matches": [{"headers": [], "rule": 0}]}],
             "rules": [{"route": "d/r", "backend": "d/b/route/r/rule/0/ref/0", "routingKey": "key"}],
         }],
+        "quotas": [{"policy": "q", "clamp": 1, "limits": [
+            {"id": "l", "name": "l", "metric": "TotalToken", "amount": 1000, "window": {"kind": "Fixed", "seconds": 60}},
+        ]}],
     });
-    Arc::new(Runtime::new(serde_json::from_value(config).unwrap()).0)
+    let (runtime, problems) = Runtime::new(serde_json::from_value(config).unwrap());
+    assert!(problems.is_empty(), "{problems:?}");
+    Arc::new(runtime)
 });
 
 const ID: ExchangeId = ExchangeId { process: 1, number: 1 };
@@ -33,6 +39,19 @@ const PATHS: [&str; 4] =
 const TYPES: [&str; 4] =
     ["application/json", "text/event-stream", "text/html", "multipart/form-data; boundary=b"];
 const ENCODINGS: [&str; 4] = ["", "gzip", "br", "zstd"];
+
+/// Whatever a store may say to that.
+fn answer(ask: &Ask, choice: u8) -> Result<Verdict, NoAnswer> {
+    let number = u64::from(choice);
+    let reading = Reading { amount: number, spent: number / 2, held: 1, resets_at: number * 1000 };
+    let readings = vec![reading; ask.claims.len()];
+    match choice % 4 {
+        0 => Ok(Verdict::Granted(Grant { output: number.min(ask.output.wanted), readings, now: number })),
+        1 => Ok(Verdict::Refused(Refusal { claim: 0, readings, now: number })),
+        2 => Err(NoAnswer::Away),
+        _ => Err(NoAnswer::Stale(number)),
+    }
+}
 
 pub fn run(data: &[u8]) {
     let mut exchange = Exchange::new(RUNTIME.scope("a"), ID, Arc::default(), now());
@@ -58,13 +77,18 @@ pub fn run(data: &[u8]) {
             4 => Input::ResponseBody { body, end_of_stream },
             _ => Input::ResponseTrailers,
         };
-        match exchange.handle(input, now()) {
+        let mut step = exchange.handle(input, now());
+        while let Ok(Step::Ask(ask)) = &step {
+            let answer = answer(ask, *choice);
+            step = exchange.answered(answer, now());
+        }
+        match step {
             Ok(Step::Continue(change)) => {
                 let sets = |name: &str| change.headers.set.iter().any(|(set, _)| set == name);
                 assert!(!sets("authorization") || sets(ROUTING_HEADER));
             }
             Ok(Step::Reply(reply)) => assert!((200..600).contains(&reply.status)),
-            Err(_) => break,
+            Ok(Step::Ask(_)) | Err(_) => break,
         }
     }
     assert!(exchange.settle(Instant::now()).is_some());
