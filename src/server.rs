@@ -6,6 +6,7 @@ mod health;
 mod keys;
 pub mod listen;
 mod mcp;
+mod quotas;
 pub mod tls;
 mod workers;
 
@@ -21,11 +22,11 @@ pub use self::keys::KeyOptions;
 use self::keys::Keys;
 pub use self::listen::Listen;
 use self::listen::{Listener, Stream};
+pub use self::quotas::QuotaOptions;
 use self::workers::{Services, Workers};
 use crate::credentials;
 use crate::exchange::{Settings, Settlement};
 use crate::extproc::{self, ActiveExchanges};
-use crate::quotastore::{Desk, DeskOptions, MemoryStore, Store};
 use crate::source::Slot;
 use crate::telemetry::{Metrics, log_settlement, written_together};
 
@@ -48,6 +49,8 @@ pub struct ProcessorOptions {
     pub habits: Habits,
     /// Where the gateway's own keys come from, if there are any.
     pub keys: KeyOptions,
+    /// Where quotas are kept.
+    pub quotas: QuotaOptions,
 }
 
 impl ProcessorOptions {
@@ -62,6 +65,7 @@ impl ProcessorOptions {
             max_message: usize::MAX,
             habits: Habits::Own,
             keys: KeyOptions::default(),
+            quotas: QuotaOptions::default(),
         }
     }
 }
@@ -90,18 +94,21 @@ pub struct Processor {
     cut: DropGuard,
     grpc: JoinHandle<()>,
     settling: JoinHandle<()>,
+    keeping: JoinHandle<()>,
+    settled: DropGuard,
     others: Vec<JoinHandle<()>>,
 }
 
 impl Processor {
     /// Opens the listeners and serves on them. Fails, naming the address, if one cannot be opened; then none is.
     pub fn start(options: ProcessorOptions) -> anyhow::Result<Self> {
-        let ProcessorOptions { listen, admin, mcp, slot, mut settings, max_message, habits, keys } = options;
+        let ProcessorOptions { listen, admin, mcp, slot, mut settings, max_message, habits, keys, quotas } =
+            options;
         let keys = Keys::open(keys)?;
+        let (desk, keeping) = quotas::open(quotas)?;
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
         let mcp_listener = mcp.map(|mcp| mcp.bind()).transpose()?;
-        let (desk, keeping) = Desk::new(Store::Memory(MemoryStore::default()), DeskOptions::default());
         let (settler, settlements) = extproc::settler(desk);
         let active = settler.active();
         let index = keys.as_ref().map(|keys| Arc::clone(&keys.index));
@@ -115,8 +122,9 @@ impl Processor {
         let admin_keeper = keeper.clone();
         let mut others =
             vec![spawn(follow_slot(slot.clone(), health.clone())), spawn(credentials::keep(keeper))];
-        // Aborted with the others, after the last exchange is settled.
-        others.push(spawn(keeping.run(CancellationToken::new())));
+        // Told to end after the last exchange is settled.
+        let settled = CancellationToken::new();
+        let keeping = spawn(keeping.run(settled.clone()));
         let shown = (habits == Habits::Own).then(|| slot.clone());
         if let Some(listener) = admin_listener {
             others.push(spawn(admin::serve(
@@ -141,8 +149,21 @@ impl Processor {
         let workers = Workers::start(&services)?;
         let grpc = spawn(serve_grpc(listener, workers, stop.clone()));
         let settling = spawn(settle(settlements, metrics));
-        let (stop, cut) = (stop.drop_guard(), cut.drop_guard());
-        Ok(Self { listen, admin, key_admin, active, health, stop, cut, grpc, settling, others })
+        let (stop, cut, settled) = (stop.drop_guard(), cut.drop_guard(), settled.drop_guard());
+        Ok(Self {
+            listen,
+            admin,
+            key_admin,
+            active,
+            health,
+            stop,
+            cut,
+            grpc,
+            settling,
+            keeping,
+            settled,
+            others,
+        })
     }
 
     /// Where Envoy connects, with the real port where 0 was asked for.
@@ -179,7 +200,7 @@ impl Processor {
     /// As [`Processor::shutdown`], waiting for exchanges to end until `enough` resolves.
     pub async fn shutdown_unless(self, enough: impl Future<Output = ()>) {
         self.begin_drain();
-        let Self { stop, cut, mut grpc, settling, others, .. } = self;
+        let Self { stop, cut, mut grpc, settling, keeping, settled, others, .. } = self;
         drop(stop);
         let ended = tokio::select! {
             biased;
@@ -195,6 +216,9 @@ impl Processor {
         if tokio::time::timeout(Duration::from_secs(5), settling).await.is_err() {
             tracing::error!("settlements were left behind at shutdown");
         }
+        drop(settled);
+        // It ends in its time, and reports what it could not do.
+        let _ = keeping.await;
         for task in others {
             task.abort();
         }

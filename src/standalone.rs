@@ -278,6 +278,7 @@ fn start_processor(
         admin: Some(Listen::Tcp(options.admin_address())),
         settings: Settings { attributes: options.attributes.resolve(), ..Settings::default() },
         keys: options.keys.clone(),
+        quotas: options.quotas.clone(),
         ..ProcessorOptions::new(Listen::Unix(folder.extproc_socket()), slot.clone())
     };
     Processor::start(processor)

@@ -2,18 +2,20 @@
 
 use std::ffi::OsString;
 use std::net::{Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{ArgAction, Parser};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::extproc::{Drain, Plan};
 use super::go_flags::{boolean, duration};
 use crate::endpoint::{Paths, Prefixes};
 use crate::exchange::Settings;
 use crate::headers::HeaderMapping;
-use crate::server::{Habits, KeyOptions, Listen};
+use crate::keystore::Location as KeyLocation;
+use crate::server::{Habits, KeyOptions, Listen, QuotaOptions};
 use crate::source::{self, Accept, Location, Source};
 use crate::telemetry::{AttributeOptions, LogFormat};
 
@@ -90,6 +92,12 @@ pub(super) struct GoFlags {
     /// How long streams may go on after that [default: no limit]. Not a flag of the Go implementation
     #[arg(long = "drainTimeout", value_parser = duration, value_name = "DURATION")]
     drain_timeout: Option<Duration>,
+    /// Keep quotas in this Redis. Not a flag of the Go implementation
+    #[arg(long = "redis", env = "AIGW_REDIS", hide_env_values = true, value_name = "URL", value_parser = KeyLocation::unread)]
+    redis: Option<SecretString>,
+    /// The certificates to trust with rediss:// (PEM). Not a flag of the Go implementation
+    #[arg(long = "redisCA", env = "AIGW_REDIS_CA", value_name = "FILE")]
+    redis_ca: Option<PathBuf>,
     #[command(flatten)]
     later: Later,
 }
@@ -162,6 +170,12 @@ impl GoFlags {
             habits: Habits::Go,
             drain: Drain { delay: self.drain_delay, timeout: self.drain_timeout },
             keys: KeyOptions::default(),
+            // The flags are those of the Go processor, so the environment says.
+            quotas: QuotaOptions {
+                redis: self.redis.filter(|url| !url.expose_secret().is_empty()),
+                redis_ca: self.redis_ca,
+                redis_deadline: None,
+            },
         })
     }
 }

@@ -8,7 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::endpoint::{Paths, Prefixes};
 use crate::exchange::Settings;
-use crate::server::{Habits, KeyOptions, Listen, Processor, ProcessorOptions};
+use crate::server::{Habits, KeyOptions, Listen, Processor, ProcessorOptions, QuotaOptions};
 use crate::source::{self, Accept, Location, Slot, Source, Watcher};
 use crate::telemetry::AttributeOptions;
 
@@ -61,6 +61,8 @@ pub(super) struct Options {
     attributes: AttributeOptions,
     #[command(flatten)]
     keys: KeyOptions,
+    #[command(flatten)]
+    quotas: QuotaOptions,
 }
 
 /// What is to be run, whichever way it was asked for.
@@ -75,6 +77,7 @@ pub(super) struct Plan {
     pub(super) habits: Habits,
     pub(super) drain: Drain,
     pub(super) keys: KeyOptions,
+    pub(super) quotas: QuotaOptions,
 }
 
 /// The time between a signal and the end.
@@ -112,6 +115,7 @@ impl Options {
                 timeout: Some(Duration::from_secs(self.drain_timeout)),
             },
             keys: self.keys,
+            quotas: self.quotas,
         })
     }
 }
@@ -119,7 +123,7 @@ impl Options {
 /// Serves until told to stop. A configuration that cannot be used at start is an error; later ones are only reported.
 #[expect(clippy::print_stderr, reason = "supervisors wait for this very line")]
 pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
-    let Plan { listen, admin, mcp, source, settings, max_message, habits, drain, keys } = plan;
+    let Plan { listen, admin, mcp, source, settings, max_message, habits, drain, keys, quotas } = plan;
     let mut signals = StopSignals::new()?;
     if std::env::var_os("DISABLE_PPROF").is_some() {
         tracing::debug!("DISABLE_PPROF is set; no profiles are served in any case");
@@ -132,6 +136,7 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
         max_message,
         habits,
         keys,
+        quotas,
         ..ProcessorOptions::new(listen, slot.clone())
     })?;
     let mut watcher = Watcher::new(source, slot.clone());

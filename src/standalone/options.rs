@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::compile::PortOverride;
 use crate::resources::types::GatewayDuration;
-use crate::server::KeyOptions;
+use crate::server::{KeyOptions, QuotaOptions};
 use crate::telemetry::AttributeOptions;
 
 const EXAMPLES: &str = "\
@@ -74,6 +74,9 @@ pub struct RunOptions {
     /// The gateway's own keys.
     #[command(flatten)]
     pub keys: KeyOptions,
+    /// Where quotas are kept.
+    #[command(flatten)]
+    pub quotas: QuotaOptions,
 }
 
 impl RunOptions {
