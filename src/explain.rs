@@ -1,6 +1,6 @@
 //! L5. What a request would get, and why: decided by the very code that serves requests, told for people.
 //!
-//! The request is put through an [`Exchange`], whose step is what is reported; the matches are tried one by one besides,
+//! The request is put through an exchange, whose step is what is reported; the matches are tried one by one besides,
 //! in their order and with their own conditions, to say why each that comes first is passed over.
 
 mod client;

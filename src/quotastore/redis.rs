@@ -71,7 +71,7 @@ impl std::fmt::Debug for RedisStore {
 }
 
 impl RedisStore {
-    /// The store of that server; nothing is connected before [`RedisStore::connect`] runs. `ca` is a file of certificates (PEM) to
+    /// The store of that server; nothing is connected before its background task runs. `ca` is a file of certificates (PEM) to
     /// trust in the place of the system's.
     ///
     /// # Errors

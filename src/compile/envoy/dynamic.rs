@@ -68,7 +68,7 @@ impl EnvoyConfig {
     }
 
     /// The files, by name, in the order in which they have to come into force: what is referred to comes before what refers to
-    /// it. Each with its resources, which [`response`] makes a file of.
+    /// it. Each with its resources, a JSON list of them.
     #[must_use]
     pub fn files(&self, folder: &Path) -> Vec<(String, String)> {
         const CLUSTER: &str = "type.googleapis.com/envoy.config.cluster.v3.Cluster";
