@@ -135,6 +135,7 @@ pub fn parse(
 pub struct Memory {
     /// By name.
     files: HashMap<Arc<str>, File>,
+    stored: bool,
 }
 
 /// What a file was read as.
@@ -154,7 +155,7 @@ struct Document {
 
 impl File {
     /// Reads the documents of `source`, with the help of what they were read as `before`.
-    fn read(before: Self, source: &Arc<Source>, environment: Environment<'_>) -> Self {
+    fn read(before: Self, source: &Arc<Source>, environment: Environment<'_>, stored: bool) -> Self {
         if before.text == source.text {
             return before;
         }
@@ -169,7 +170,8 @@ impl File {
                     let events = if errors > MAX_ERRORS {
                         Vec::new()
                     } else {
-                        Reader { source, environment, events: Vec::new() }.document(text, lines_before)
+                        Reader { source, environment, stored, events: Vec::new() }
+                            .document(text, lines_before)
                     };
                     Document { lines_before, text: text.into(), events: Arc::new(events) }
                 }
@@ -197,6 +199,13 @@ enum Event {
 }
 
 impl Memory {
+    /// For objects as an API server keeps them: `${NAME}` stands for itself, and a field that is not known here is reported and
+    /// ignored, since the server, which may be of a later release, knows it.
+    #[must_use]
+    pub fn of_stored() -> Self {
+        Self { stored: true, ..Self::default() }
+    }
+
     /// As [`parse`], with the help of what the last call of this read.
     pub fn parse(
         &mut self,
@@ -209,7 +218,12 @@ impl Memory {
             let source = Arc::new(source);
             let limit = filing.findings.len() + MAX_FINDINGS;
             let mut errors = 0;
-            let file = File::read(before.remove(&source.name).unwrap_or_default(), &source, environment);
+            let file = File::read(
+                before.remove(&source.name).unwrap_or_default(),
+                &source,
+                environment,
+                self.stored,
+            );
             for document in &file.documents {
                 if errors > MAX_ERRORS || filing.findings.len() > limit {
                     let message =
@@ -274,6 +288,7 @@ impl Filing {
 struct Reader<'a> {
     source: &'a Arc<Source>,
     environment: Environment<'a>,
+    stored: bool,
     events: Vec<Event>,
 }
 
@@ -302,6 +317,7 @@ impl<'a> Reader<'a> {
             resource: String::new(),
             secret: may_be_secret(node),
             environment: self.environment,
+            stored: self.stored,
             root: None,
             positions: [(String::new(), (node.line, node.column))].into(),
             findings: Vec::new(),

@@ -632,3 +632,27 @@ fn what_did_not_change_is_remembered_and_reads_the_same() {
         assert_eq!(places(&remembered), places(&fresh));
     }
 }
+
+/// What an API server keeps is JSON on one line, possibly of a later release, and no template.
+#[test]
+fn stored_objects_are_taken_at_their_word() {
+    let text = serde_json::json!({
+        "apiVersion": "aigateway.envoyproxy.io/v1beta1", "kind": "AIServiceBackend",
+        "metadata": {"name": "a", "namespace": "n", "uid": "u", "generation": 3},
+        "spec": {
+            "schema": {"name": "OpenAI", "prefix": "${HOME}", "newer": {"field": [1]}},
+            "backendRef": {"name": "b", "kind": "Backend", "group": "gateway.envoyproxy.io"},
+        },
+        "status": {"conditions": []},
+    })
+    .to_string();
+    let source = || [Source::new("AIServiceBackend/n/a", text.as_str())];
+    let (snapshot, findings) = Memory::of_stored().parse(source(), &|_| Some("leaked".to_owned()));
+    let backend = snapshot.ai_service_backends.get("n", "a").unwrap();
+    assert_eq!(backend.spec.schema.prefix.as_deref(), Some("${HOME}"));
+    assert_eq!(findings.len(), 1);
+    let rendered = findings.render(false);
+    assert!(rendered.contains("warning: `newer` is not known here"), "{rendered}");
+    let (snapshot, _) = parse(source(), &|_| None);
+    assert!(snapshot.ai_service_backends.is_empty());
+}

@@ -27,6 +27,8 @@ pub(super) struct Walk<'a> {
     /// Whether values may be secrets, so that nothing of them is repeated.
     pub(super) secret: bool,
     pub(super) environment: Environment<'a>,
+    /// Whether an API server keeps the object (see [`super::Memory::of_stored`]).
+    pub(super) stored: bool,
     /// The shape of the whole object, to find where a misplaced field belongs.
     pub(super) root: Option<&'static Shape>,
     /// Line and column by field path.
@@ -137,6 +139,11 @@ impl Walk<'_> {
     fn unknown_field(&mut self, shape: &Object, key: &Key, path: &str, skip: &[&str]) -> Option<String> {
         // The search for a near name costs too much to do for findings that are not kept.
         if self.findings.len() >= MAX_FINDINGS && self.failed() {
+            return None;
+        }
+        if self.stored {
+            let message = format!("`{}` is not known here and is ignored", quote(&key.name));
+            self.report(Diagnostic::warning(message), (key.line, key.column), path);
             return None;
         }
         let known = shape.fields.keys().chain(&shape.not_served).map(String::as_str);
@@ -324,6 +331,7 @@ impl Walk<'_> {
         path: &str,
         variables: Variables,
     ) -> Option<Option<String>> {
+        let variables = if self.stored { Variables::Literal } else { variables };
         let finding = match substitute(text, variables, self.environment) {
             Ok(replaced) => return Some(replaced),
             Err(Problem::Unset(name)) => {
