@@ -22,6 +22,7 @@ mod failover;
 mod gateway_config;
 mod grants;
 mod hostnames;
+pub mod kubernetes;
 mod listeners;
 mod models;
 mod mutations;

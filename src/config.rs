@@ -7,6 +7,8 @@
 mod auth;
 mod quota;
 mod redacted;
+mod revealed;
+mod shown;
 mod tenancy;
 
 use std::collections::BTreeMap;
@@ -22,6 +24,7 @@ pub use self::quota::{
     OnStoreFailure, Quota, QuotaDimension, QuotaLimit, QuotaMetric, QuotaMode, QuotaSource, QuotaTarget,
     QuotaTargetKind, QuotaTenant, QuotaTest, QuotaWindow, WindowKind,
 };
+pub use self::revealed::Revealed;
 pub use self::tenancy::{Access, KeyDemand, Parts, Proof, ProofKind, Tenancy};
 pub use crate::wire::ApiSchemaName;
 

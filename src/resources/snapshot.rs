@@ -34,8 +34,8 @@ pub(super) const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-accepted" = [
-    "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation", "managedFields",
-    "ownerReferences", "resourceVersion", "selfLink", "uid"
+    "deletionGracePeriodSeconds", "finalizers", "generateName", "managedFields", "ownerReferences", "resourceVersion",
+    "selfLink"
 ]))]
 pub struct Metadata {
     /// The name.
@@ -55,6 +55,13 @@ pub struct Metadata {
     /// When the object was created (RFC 3339), if the document says so.
     #[schemars(extend("format" = "date-time"))]
     pub creation_timestamp: Option<String>,
+    /// Since when it is about to be deleted, if it is.
+    #[schemars(extend("format" = "date-time"))]
+    pub deletion_timestamp: Option<String>,
+    /// What tells it from others that had or will have its name; only the API server's objects have one.
+    pub uid: Option<String>,
+    /// Which edition of what is asked for this is; only the API server's objects have one.
+    pub generation: Option<i64>,
 }
 
 /// Where an object's fields are.
