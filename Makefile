@@ -38,6 +38,14 @@ unit: $(VENV_READY) redis ## The tests: core, end to end with a real Envoy, the 
 	$(call say,tests)
 	AIGW_TEST_STRICT=1 $(CARGO) test --no-fail-fast
 
+# What it needs besides Rust is built once a machine and kept in the user's cache: tests/k8s/tools.sh.
+.PHONY: test-k8s
+test-k8s: ## The control plane against a real API server, Envoy Gateway and Envoy
+	$(call say,the tools for the tests on Kubernetes)
+	@status=0; tools=$$(tests/k8s/tools.sh) || status=$$?; \
+	if test $$status = 3 -a -z "$${CI:-}"; then exit 0; elif test $$status != 0; then exit $$status; fi; \
+	AIGW_TEST_STRICT=1 AIGW_K8S_TOOLS=$$tools $(CARGO) test --test k8s -- --test-threads 2
+
 .PHONY: lint
 lint: fmt clippy bans ## Format, lints, banned dependencies
 

@@ -1,0 +1,105 @@
+//! A test in network, mount and process namespaces of its own.
+//!
+//! The test's process starts itself again inside and waits. Inside, ports and addresses are the test's alone, and it is
+//! process 1: when it ends, however it ends, the kernel kills everything that it has started.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use super::apiserver::ApiServer;
+use super::missing;
+use super::tools::Tools;
+
+/// Set inside.
+const INSIDE: &str = "AIGW_K8S_INSIDE";
+
+/// How long a test may take, in seconds, before everything of it is killed. Not a measure of anything.
+const LIMIT: &str = "900";
+
+/// Runs the body of a test, inside, on a fresh cluster. The closure has to be written in the test's own function.
+pub(crate) fn isolated<F: AsyncFnOnce(ApiServer)>(body: F) {
+    if std::env::var_os(INSIDE).is_some() {
+        prepare();
+        tell_more_on_panic();
+        let tools = Tools::find().expect("there were tools outside");
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { body(ApiServer::start(tools).await).await });
+        return;
+    }
+    let Some(tools) = Tools::find() else { return };
+    if let Err(reason) = possible() {
+        missing::<()>(&reason);
+        return;
+    }
+    let name = test_name::<F>();
+    let mut inside = Command::new("timeout");
+    // A process group of its own would keep Ctrl-C from it.
+    inside.args(["--foreground", "--signal", "KILL", LIMIT, "setpriv", "--pdeathsig", "KILL"]);
+    inside.args(NAMESPACES).arg(std::env::current_exe().expect("this executable"));
+    inside.args([&name, "--exact", "--nocapture", "--test-threads", "1"]);
+    inside.env(INSIDE, "1").env("AIGW_K8S_TOOLS", tools.path("")).stdin(Stdio::null());
+    if std::env::var_os("AIGW_TEST_VERBOSE").is_some() {
+        let status = inside.status().expect("unshare");
+        assert!(status.success(), "{name} failed inside of its namespaces, see above: {status}");
+        return;
+    }
+    let output = inside.output().expect("unshare");
+    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{name} failed inside of its namespaces, see above: {}", output.status);
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+        "{name} did not run inside of its namespaces, see above"
+    );
+}
+
+const NAMESPACES: [&str; 7] =
+    ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc"];
+
+/// The name that the test runner knows the test by whose closure this is: `module::test`, of `k8s::module::test::{{closure}}`.
+fn test_name<F>() -> String {
+    let path = std::any::type_name::<F>();
+    let path = path.split("::{{closure}}").next().unwrap_or(path);
+    path.split_once("::").map_or(path, |(_, name)| name).to_owned()
+}
+
+/// Whether there can be namespaces with bridges, or why not.
+fn possible() -> Result<(), String> {
+    let script = "ip link set lo up && ip link add br0 type bridge && ip link add v0 type veth peer name v1";
+    let mut command = Command::new(NAMESPACES[0]);
+    command.args(&NAMESPACES[1..]).args(["sh", "-c", script]).stdin(Stdio::null()).process_group(0);
+    let output = command.output().map_err(|error| format!("there is no unshare: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let reason = String::from_utf8_lossy(&output.stderr);
+    Err(format!("no network namespaces here, which needs root and iproute2: {}", reason.trim()))
+}
+
+/// What is private to the test from here on: a folder for temporary files in memory, and names of network namespaces.
+fn prepare() {
+    // The tests' own helpers find everything by TMPDIR; `/tmp` itself may hold the checkout.
+    let script = "
+        mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns
+        mount -t tmpfs -o mode=1777 tmpfs /mnt
+        ip link set lo up
+        ip link add br0 type bridge && ip addr add 10.244.0.1/16 dev br0 && ip link set br0 up
+        for net in 10.96.0.0/16 198.51.100.0/24 203.0.113.0/24; do ip route add local $net dev lo; done";
+    let status = Command::new("sh").args(["-ec", script]).status().expect("sh");
+    assert!(status.success(), "the test's network cannot be set up");
+}
+
+/// What fails in one process has its reason in another's log, as a rule.
+fn tell_more_on_panic() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        usual(panic);
+        println!("the ends of all logs:");
+        let logs = Command::new("sh")
+            .args(["-c", "find /mnt -name '*.log' -size +0 -exec tail -n 25 -v {} +"])
+            .output();
+        println!(
+            "{}",
+            logs.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
+        );
+    }));
+}
