@@ -22,7 +22,7 @@ pub use self::follow::follow;
 pub use self::location::{InvalidLocation, Location};
 pub use self::manage::{Created, ManageError, Manager, parse_duration};
 pub use self::redis::RedisStore;
-pub(crate) use self::redis::{client as redis_client, reason as redis_reason};
+pub(crate) use self::redis::reason as redis_reason;
 use crate::keys::{KeyId, Record};
 
 /// Why a store did not do what it was asked to.

@@ -18,7 +18,7 @@ mod tests;
 
 pub use self::desk::{Away, Desk, DeskOptions, Running};
 pub use self::memory::MemoryStore;
-pub use self::redis::RedisStore;
+pub use self::redis::{InvalidPlace, RedisOptions, RedisPlace, RedisStore};
 use crate::quota::{Ask, ReservationId, Settle, Settled, Verdict};
 
 /// Why a store did not do what it was asked to. Nothing secret is in it.

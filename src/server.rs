@@ -109,10 +109,11 @@ impl Processor {
         let listener = listen.bind()?;
         let admin_listener = admin.map(|admin| admin.bind()).transpose()?;
         let mcp_listener = mcp.map(|mcp| mcp.bind()).transpose()?;
-        let (settler, settlements) = extproc::settler(desk);
+        let (settler, settlements) = extproc::settler(desk.clone());
         let active = settler.active();
         let index = keys.as_ref().map(|keys| Arc::clone(&keys.index));
-        let metrics = Arc::new(Metrics::new(active.clone(), slot.credentials().clone(), index.clone())?);
+        let metrics = Metrics::new(active.clone(), slot.credentials().clone(), index.clone(), desk)?;
+        let metrics = Arc::new(metrics);
         let health = Health::new(slot.load().is_some(), habits);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
 

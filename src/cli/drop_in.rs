@@ -174,7 +174,7 @@ impl GoFlags {
             quotas: QuotaOptions {
                 redis: self.redis.filter(|url| !url.expose_secret().is_empty()),
                 redis_ca: self.redis_ca,
-                redis_deadline: None,
+                ..QuotaOptions::default()
             },
         })
     }

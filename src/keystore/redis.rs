@@ -251,7 +251,7 @@ impl RedisStore {
 }
 
 /// What connects to that server. `ca` is a file of certificates (PEM) to trust in the place of the system's.
-pub(crate) fn client(info: ConnectionInfo, ca: Option<&Path>) -> Result<Client, String> {
+fn client(info: ConnectionInfo, ca: Option<&Path>) -> Result<Client, String> {
     let name = format!("Redis at {}", info.addr());
     let client = match ca {
         None => Client::open(info),
@@ -283,9 +283,7 @@ pub(crate) fn reason(error: &RedisError) -> String {
             " (name user and password: redis://USER:PASSWORD@HOST)"
         }
         Some("NOAUTH" | "WRONGPASS") => " (name user and password: redis://USER:PASSWORD@HOST)",
-        Some("NOPERM") => {
-            " (the user's ACL does not allow it; the module's documentation lists what is needed)"
-        }
+        Some("NOPERM") => " (the user's ACL does not allow it; README.md lists what is needed)",
         Some("READONLY") => " (this is a replica: name the server that takes writes)",
         Some("OOM") => " (its memory is full)",
         _ if error.is_timeout() => " (no answer in time)",

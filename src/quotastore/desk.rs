@@ -3,7 +3,7 @@
 mod held;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::join_all;
@@ -58,6 +58,8 @@ struct Inner {
     settles: mpsc::UnboundedSender<Settle>,
     /// How many were sent there and are not delivered.
     unsettled: AtomicUsize,
+    /// How many claims were paid into a bucket that is shared.
+    overflowed: AtomicU64,
 }
 
 /// What a desk does in the background.
@@ -80,6 +82,7 @@ impl Desk {
             breaker,
             settles,
             unsettled: AtomicUsize::new(0),
+            overflowed: AtomicU64::new(0),
         }));
         (desk.clone(), Running { desk, settles: queue })
     }
@@ -120,6 +123,9 @@ impl Desk {
         }
         match answer {
             Ok(answer) => {
+                if answer.overflowed > 0 {
+                    self.0.overflowed.fetch_add(answer.overflowed, Ordering::Relaxed);
+                }
                 self.learn(match &answer.verdict {
                     Verdict::Granted(grant) => grant.now,
                     Verdict::Refused(refusal) => refusal.now,
@@ -163,6 +169,12 @@ impl Desk {
     /// How many ends of reservations the store has not been told of.
     pub fn unsettled(&self) -> usize {
         self.0.unsettled.load(Ordering::SeqCst)
+    }
+
+    /// How many times a limit had as many subjects as it may tell apart, so that another one shared a bucket with all others that
+    /// came too late.
+    pub fn overflowed(&self) -> u64 {
+        self.0.overflowed.load(Ordering::Relaxed)
     }
 
     /// What the store's clock shows beyond this machine's.

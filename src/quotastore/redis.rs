@@ -7,86 +7,84 @@
 //! | `{aigw}:q:n:LIMIT:WINDOW` | sorted set | the buckets of a limit whose subjects clients choose, by when they count no longer | ten minutes after the last |
 //!
 //! `WINDOW` is `f` (in flight), `rLENGTH` (rolling) or `aSTART-END` (of the calendar), in milliseconds. All keys have one hash tag,
-//! as one step is atomic over all its buckets. Time is Redis'; all numbers are integers below 2^53. A user needs `~{aigw}:q:*` and
-//! `+evalsha +eval +script|load +time +get +set +pexpire +pexpireat +hget +hmget +hset +hdel +zscore +zcount +zadd +zrange
-//! +zremrangebyscore`.
+//! as one step is atomic over all its buckets: it is one call on one server, that of a cluster which keeps the tag's slot. Another tag
+//! ([`RedisOptions::prefix`]) is another account. Time is Redis'; all numbers are integers below 2^53. A user needs `~{aigw}:q:*` and
+//! `+evalsha +eval +time +get +set +pexpire +pexpireat +hget +hmget +hset +hdel +zscore +zcount +zadd +zrange +zremrangebyscore`, in a
+//! cluster `+cluster|slots +asking`, with [`RedisOptions::replicas`] `+wait`; of Sentinels `+sentinel|master`.
+//!
+//! Every step may be asked for twice: a reservation and its end are known by its id. So what a server did whose answer was lost is not
+//! done again, and what a server did that another has replaced without having heard of it is.
+
+mod call;
+mod find;
+mod link;
+mod place;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use ::redis::aio::MultiplexedConnection;
-use ::redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, Pipeline, RedisError, Script, ScriptInvocation, cmd,
-};
+use ::redis::{ConnectionInfo, FromRedisValue, Pipeline, cmd, from_redis_value};
 use futures_util::future::try_join_all;
-use tokio::sync::watch;
 
+use self::call::{Call, Step};
+use self::link::Link;
+use self::place::Kind;
+pub use self::place::{InvalidPlace, RedisOptions, RedisPlace};
 use super::{Answer, StoreError, check};
-use crate::keystore::{redis_client, redis_reason};
 use crate::quota::ledger::{CONFIRMED, MAX_LEASE, Place};
 use crate::quota::{
     Ask, Claim, Grant, Group, MAX_AMOUNT, Mode, OnExpiry, Reading, Refusal, ReservationId, Settle, Settled,
     Verdict, Window,
 };
 
-const PREFIX: &str = "{aigw}:q:";
-/// How long connecting may take, and an answer to what no exchange waits for.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// The first and the longest wait before connecting is tried again.
-const BACKOFF: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
-
 /// Quotas in a Redis.
 #[derive(Clone)]
 pub struct RedisStore(Arc<Inner>);
 
 struct Inner {
-    client: Client,
-    name: String,
+    link: Link,
+    /// What all keys begin with.
+    prefix: String,
     /// Instead of Redis' own, in milliseconds; 0: Redis' own.
     clock: AtomicU64,
-    /// The connection in use. Who finds it broken takes it away, and [`RedisStore::connect`] puts another in its place.
-    connection: watch::Sender<Option<Connected>>,
-    scripts: Scripts,
-}
-
-#[derive(Clone)]
-struct Connected {
-    number: u64,
-    connection: MultiplexedConnection,
-}
-
-struct Scripts {
-    reserve: Script,
-    renew: Script,
-    settle: Script,
+    reserve: Step,
+    renew: Step,
+    settle: Step,
 }
 
 impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RedisStore({})", self.0.name)
+        write!(f, "RedisStore({})", self.0.link.name)
     }
 }
 
 impl RedisStore {
-    /// The store of that server; nothing is connected before its background task runs. `ca` is a file of certificates (PEM) to
+    /// The store of one server; nothing is connected before its background task runs. `ca` is a file of certificates (PEM) to
     /// trust in the place of the system's.
     ///
     /// # Errors
     /// The certificates cannot be used.
     pub fn new(info: ConnectionInfo, ca: Option<&Path>) -> Result<Self, StoreError> {
-        let name = format!("Redis at {}", info.addr());
-        let client = redis_client(info, ca).map_err(StoreError::Away)?;
-        let script = |step: &str| Script::new(&format!("{}\n{step}", include_str!("redis/common.lua")));
-        let scripts = Scripts {
-            reserve: script(include_str!("redis/reserve.lua")),
-            renew: script(include_str!("redis/renew.lua")),
-            settle: script(include_str!("redis/settle.lua")),
-        };
-        let connection = watch::Sender::new(None);
-        Ok(Self(Arc::new(Inner { client, name, clock: AtomicU64::new(0), connection, scripts })))
+        let options = RedisOptions { ca: ca.map(Path::to_owned), ..RedisOptions::default() };
+        Self::open(RedisPlace(Kind::Single(Box::new(info))), &options)
+    }
+
+    /// The store at that place; nothing is connected before its background task runs.
+    ///
+    /// # Errors
+    /// The certificates or the prefix cannot be used.
+    pub fn open(place: RedisPlace, options: &RedisOptions) -> Result<Self, StoreError> {
+        let prefix = options.key_prefix().map_err(StoreError::Away)?;
+        let link = Link::new(place, options, format!("{prefix}l:")).map_err(StoreError::Away)?;
+        Ok(Self(Arc::new(Inner {
+            link,
+            prefix,
+            clock: AtomicU64::new(0),
+            reserve: Step::new(include_str!("redis/reserve.lua")),
+            renew: Step::new(include_str!("redis/renew.lua")),
+            settle: Step::new(include_str!("redis/settle.lua")),
+        })))
     }
 
     /// Counts by that clock from now on, and not by the server's: for tests.
@@ -97,51 +95,16 @@ impl RedisStore {
 
     /// Connects, and again whenever the connection is lost, until dropped.
     pub(super) async fn connect(&self) {
-        let mut connections = self.0.connection.subscribe();
-        let [first, longest] = BACKOFF;
-        let (mut number, mut wait, mut away) = (0, first, false);
-        loop {
-            // The sender is in `self`.
-            let _ = connections.wait_for(Option::is_none).await;
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(CONNECT_TIMEOUT))
-                .set_response_timeout(Some(ANSWER_TIMEOUT));
-            let connected = async {
-                let mut connection =
-                    self.0.client.get_multiplexed_async_connection_with_config(&config).await?;
-                cmd("TIME").query_async::<(u64, u64)>(&mut connection).await?;
-                Ok::<_, RedisError>(connection)
-            };
-            match connected.await {
-                Ok(connection) => {
-                    number += 1;
-                    tracing::info!(store = self.0.name, "the store of quotas answers");
-                    self.0.connection.send_replace(Some(Connected { number, connection }));
-                    (wait, away) = (first, false);
-                }
-                Err(error) => {
-                    if !away {
-                        tracing::error!(
-                            store = self.0.name,
-                            error = redis_reason(&error),
-                            "the store of quotas is away"
-                        );
-                    }
-                    away = true;
-                    tokio::time::sleep(wait).await;
-                    wait = (wait * 2).min(longest);
-                }
-            }
-        }
+        self.0.link.keep().await;
     }
 
     /// The server's time.
     pub(super) async fn now(&self) -> Result<u64, StoreError> {
         match self.0.clock.load(Ordering::SeqCst) {
             0 => {
-                let mut connected = self.connected().await;
+                let mut connected = self.0.link.connected().await;
                 let time = cmd("TIME").query_async(&mut connected.connection).await;
-                let (seconds, micros): (u64, u64) = self.done(&connected, time)?;
+                let (seconds, micros): (u64, u64) = time.map_err(|error| self.0.link.away(&error))?;
                 Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
             }
             clock => Ok(clock),
@@ -167,8 +130,8 @@ impl RedisStore {
     }
 
     async fn reserve_in(&self, ask: &Ask, window: impl Fn(Window) -> Window) -> Result<Answer, StoreError> {
-        let mut call = self.0.scripts.reserve.prepare_invoke();
-        call.key(format!("{PREFIX}l:{}", ask.id));
+        let mut call = self.0.reserve.call();
+        call.key(self.key('l', &ask.id));
         let groups = ask.groups.iter().map(|group| if *group == Group::Any { 'o' } else { 'a' });
         let lease = u64::try_from(ask.lease.as_millis()).unwrap_or(MAX_LEASE).clamp(1, MAX_LEASE);
         let wanted = ask.output.wanted.min(MAX_AMOUNT);
@@ -194,7 +157,7 @@ impl RedisStore {
 
     /// Reads the script's reply.
     fn verdict(&self, ask: &Ask, reply: &[u64]) -> Result<Answer, StoreError> {
-        let strange = || StoreError::Away(format!("{}: its answer makes no sense", self.0.name));
+        let strange = || self.strange();
         let (status, now, rest) = match reply {
             [2, _, ..] => return Err(StoreError::Ended),
             [3, now, ..] => return Err(StoreError::Stale { now: *now }),
@@ -235,8 +198,10 @@ impl RedisStore {
 
     pub(super) async fn renew(&self, leases: &[(ReservationId, u64)]) -> Result<Vec<bool>, StoreError> {
         let calls = leases.iter().map(|(id, length)| async move {
-            let mut call = self.0.scripts.renew.prepare_invoke();
-            call.key(format!("{PREFIX}l:{id}"));
+            let mut call = self.0.renew.call();
+            // Its buckets are known to the server only.
+            call.may_touch_others();
+            call.key(self.key('l', id));
             self.begin(&mut call);
             call.arg((*length).clamp(1, MAX_LEASE));
             self.invoke::<u64>(&call).await.map(|alive| alive == 1)
@@ -248,8 +213,8 @@ impl RedisStore {
     pub(super) async fn settle(&self, settle: &Settle) -> Result<Settled, StoreError> {
         let claims: Vec<&Claim> = settle.spent.iter().map(|(claim, _)| claim).collect();
         check(&claims)?;
-        let mut call = self.0.scripts.settle.prepare_invoke();
-        call.key(format!("{PREFIX}l:{}", settle.id));
+        let mut call = self.0.settle.call();
+        call.key(self.key('l', &settle.id));
         self.begin(&mut call);
         for (claim, spent) in &settle.spent {
             let (own, next) = match claim.window {
@@ -257,9 +222,14 @@ impl RedisStore {
                 _ => (claim.window.at_or_first(), 0),
             };
             self.place(&mut call, &Place::new(claim, own));
-            call.arg((*spent).min(MAX_AMOUNT))
-                .arg(next)
-                .arg(Place::new(claim, claim.window.at_or_last(next)).own);
+            let later = Place::new(claim, claim.window.at_or_last(next));
+            if next > 0 {
+                call.key(self.key('b', &later.own));
+                if let Some(shared) = &later.shared {
+                    call.key(self.key('b', &shared.overflow));
+                }
+            }
+            call.arg((*spent).min(MAX_AMOUNT)).arg(next).arg(later.own);
         }
         match self.invoke::<u64>(&call).await? {
             0 => Ok(Settled::Done),
@@ -274,23 +244,21 @@ impl RedisStore {
         }
         let mut all = Pipeline::with_capacity(ids.len());
         for id in ids {
-            all.cmd("PEXPIRE").arg(format!("{PREFIX}l:{id}")).arg(CONFIRMED).ignore();
+            all.cmd("PEXPIRE").arg(self.key('l', id)).arg(CONFIRMED).ignore();
         }
-        let mut connected = self.connected().await;
-        let done = all.query_async::<()>(&mut connected.connection).await;
-        self.done(&connected, done)
+        self.0.link.leave(&all).await
     }
 
-    fn begin(&self, call: &mut ScriptInvocation<'_>) {
-        call.arg(self.0.clock.load(Ordering::SeqCst)).arg(PREFIX);
+    fn begin(&self, call: &mut Call<'_>) {
+        call.arg(self.0.clock.load(Ordering::SeqCst)).arg(&self.0.prefix);
     }
 
     /// A bucket's names as arguments, and all keys it may come to use.
-    fn place(&self, call: &mut ScriptInvocation<'_>, place: &Place) {
-        call.key(format!("{PREFIX}b:{}", place.own)).arg(&place.own);
+    fn place(&self, call: &mut Call<'_>, place: &Place) {
+        call.key(self.key('b', &place.own)).arg(&place.own);
         match &place.shared {
             Some(shared) => {
-                call.key(format!("{PREFIX}b:{}", shared.overflow)).key(format!("{PREFIX}n:{}", shared.list));
+                call.key(self.key('b', &shared.overflow)).key(self.key('n', &shared.list));
                 call.arg(&shared.overflow).arg(&shared.list).arg(shared.most);
             }
             None => {
@@ -299,42 +267,16 @@ impl RedisStore {
         }
     }
 
-    async fn invoke<T: ::redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, StoreError> {
-        let mut connected = self.connected().await;
-        let done = call.invoke_async(&mut connected.connection).await;
-        self.done(&connected, done)
+    fn key(&self, kind: char, name: &impl std::fmt::Display) -> String {
+        format!("{}{kind}:{name}", self.0.prefix)
     }
 
-    /// The connection, once there is one.
-    async fn connected(&self) -> Connected {
-        let mut connections = self.0.connection.subscribe();
-        loop {
-            // The sender is in `self`, so it does not fail.
-            if let Ok(connected) = connections.wait_for(Option::is_some).await
-                && let Some(connected) = &*connected
-            {
-                return connected.clone();
-            }
-        }
+    async fn invoke<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, StoreError> {
+        let value = self.0.link.step(call).await?;
+        from_redis_value(value).map_err(|_| self.strange())
     }
 
-    /// A connection that failed is not used again.
-    fn done<T>(&self, connected: &Connected, answer: Result<T, RedisError>) -> Result<T, StoreError> {
-        answer.map_err(|error| {
-            if error.is_io_error()
-                || error.is_timeout()
-                || error.is_connection_dropped()
-                || error.code() == Some("READONLY")
-            {
-                self.0.connection.send_if_modified(|current| {
-                    let same = current.as_ref().is_some_and(|current| current.number == connected.number);
-                    if same {
-                        *current = None;
-                    }
-                    same
-                });
-            }
-            StoreError::Away(format!("{}: {}", self.0.name, redis_reason(&error)))
-        })
+    fn strange(&self) -> StoreError {
+        StoreError::Away(format!("{}: its answer makes no sense", self.0.link.name))
     }
 }

@@ -62,3 +62,24 @@ async fn an_answer_is_made_as_short_as_what_is_left() {
     let shorter = ask(2, 1000, 41, vec![claim("d", 100), claim("c", 50)]);
     assert!(matches!(desk.reserve(shorter).await, Ok(Verdict::Refused(Refusal { claim: 1, .. }))));
 }
+
+#[tokio::test]
+async fn subjects_beyond_those_that_a_limit_tells_apart_share_a_bucket_and_are_counted() {
+    let desk = Desk::memory();
+    let of = |subject: &str| {
+        let bucket = BucketKey { limit: "a".into(), subject: subject.into() };
+        vec![Claim { bucket, most_subjects: Some(2), ..claim("a", 100) }]
+    };
+    for (number, subject, overflowed) in
+        [(1, "one", 0), (2, "two", 0), (3, "three", 1), (4, "four", 2), (5, "one", 2)]
+    {
+        let granted = desk.reserve(ask(number, 20, 20, of(subject))).await;
+        assert!(matches!(granted, Ok(Verdict::Granted(_))), "{granted:?}");
+        assert_eq!(desk.overflowed(), overflowed, "{subject}");
+    }
+    // What shares a bucket shares its room, and takes nothing from the others.
+    let refused = desk.reserve(ask(6, 40, 40, of("five"))).await;
+    assert!(matches!(refused, Ok(Verdict::Refused(_))), "{refused:?}");
+    let granted = desk.reserve(ask(7, 40, 40, of("two"))).await;
+    assert!(matches!(granted, Ok(Verdict::Granted(_))), "{granted:?}");
+}

@@ -7,7 +7,9 @@ use anyhow::Context as _;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::keystore::{Location, parse_duration};
-use crate::quotastore::{Desk, DeskOptions, MemoryStore, RedisStore, Running, Store};
+use crate::quotastore::{
+    Desk, DeskOptions, MemoryStore, RedisOptions, RedisPlace, RedisStore, Running, Store,
+};
 
 /// The longest that an exchange may be made to wait for a store.
 const MAX_DEADLINE: Duration = Duration::from_secs(5);
@@ -15,13 +17,27 @@ const MAX_DEADLINE: Duration = Duration::from_secs(5);
 /// Where quotas are kept.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct QuotaOptions {
-    /// Keep quotas in this Redis, for all processors that name it: redis://…, rediss://… (TLS) or redis+unix:///SOCKET
+    /// Keep quotas in this Redis, for all processors that name it: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],
+    /// redis+unix:///SOCKET, redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE] or
+    /// redis-cluster://[USER:PASSWORD@]HOST[:PORT],…; rediss in the place of redis is TLS
     /// [default: in this process, for as long as it runs]
     #[arg(long, value_name = "URL", env = "AIGW_REDIS", hide_env_values = true, value_parser = Location::unread)]
     pub redis: Option<SecretString>,
-    /// The certificates to trust with rediss:// (PEM) [default: the system's]
+    /// The certificates to trust with rediss (PEM) [default: the system's]
     #[arg(long, value_name = "FILE", env = "AIGW_REDIS_CA")]
     pub redis_ca: Option<PathBuf>,
+    /// The certificate to show to a Redis that asks for one (PEM)
+    #[arg(long, value_name = "FILE", env = "AIGW_REDIS_CERT", requires = "redis_key")]
+    pub redis_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", env = "AIGW_REDIS_KEY", requires = "redis_cert")]
+    pub redis_key: Option<PathBuf>,
+    /// What keys begin with, in braces: gateways with other ones do not touch each other's quotas in one Redis [default: aigw]
+    #[arg(long, value_name = "NAME", env = "AIGW_REDIS_PREFIX")]
+    pub redis_prefix: Option<String>,
+    /// How many replicas have to have a reservation before a request is let in [default: 0]
+    #[arg(long, value_name = "COUNT", env = "AIGW_REDIS_WAIT_REPLICAS")]
+    pub redis_wait_replicas: Option<u32>,
     /// How long a request waits for Redis, connecting included, before its policies decide without it [default: 50ms]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "redis")]
     pub redis_deadline: Option<Duration>,
@@ -29,18 +45,13 @@ pub struct QuotaOptions {
 
 /// Opens what the options name. Nothing is connected yet.
 pub(super) fn open(options: QuotaOptions) -> anyhow::Result<(Desk, Running)> {
-    let QuotaOptions { redis, redis_ca, redis_deadline } = options;
-    let Some(url) = redis else {
+    let Some(url) = &options.redis else {
         return Ok(Desk::new(Store::Memory(MemoryStore::default()), DeskOptions::default()));
     };
-    let Ok(Location::Redis(info)) = url.expose_secret().parse() else {
-        // It is not repeated: there may be a password in it.
-        anyhow::bail!(
-            "--redis (AIGW_REDIS) names no Redis; write redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], the same with rediss:// for TLS, or redis+unix:///SOCKET"
-        );
-    };
+    // The text is not repeated: there may be a password in it.
+    let place: RedisPlace = url.expose_secret().parse().context("--redis (AIGW_REDIS) cannot be used")?;
     let mut desk = DeskOptions::default();
-    if let Some(deadline) = redis_deadline {
+    if let Some(deadline) = options.redis_deadline {
         if deadline.is_zero() || deadline > MAX_DEADLINE {
             anyhow::bail!(
                 "--redis-deadline has to be more than nothing and at most 5s: every request may wait that long"
@@ -48,7 +59,13 @@ pub(super) fn open(options: QuotaOptions) -> anyhow::Result<(Desk, Running)> {
         }
         desk.deadline = deadline;
     }
-    let store = RedisStore::new(*info, redis_ca.as_deref()).context("--redis cannot be used")?;
+    let redis = RedisOptions {
+        ca: options.redis_ca,
+        identity: options.redis_cert.zip(options.redis_key),
+        prefix: options.redis_prefix,
+        replicas: options.redis_wait_replicas.unwrap_or_default(),
+    };
+    let store = RedisStore::open(place, &redis).context("--redis cannot be used")?;
     Ok(Desk::new(Store::Redis(store), desk))
 }
 
@@ -57,9 +74,9 @@ mod tests {
     use super::*;
 
     fn problem(url: &str, deadline: Option<Duration>) -> String {
-        let options =
-            QuotaOptions { redis: Some(url.to_owned().into()), redis_ca: None, redis_deadline: deadline };
-        open(options).map(|_| ()).unwrap_err().to_string()
+        let redis = Some(url.to_owned().into());
+        let options = QuotaOptions { redis, redis_deadline: deadline, ..QuotaOptions::default() };
+        format!("{:#}", open(options).map(|_| ()).unwrap_err())
     }
 
     #[test]
@@ -70,6 +87,8 @@ mod tests {
             "file:geheim",
             "rediss://u:geheim@host/#insecure",
             "redis://u:geheim@",
+            "redis-cluster://u:geheim@host/3",
+            "redis-sentinel://u:geheim@host",
         ] {
             let problem = problem(url, None);
             assert!(

@@ -17,6 +17,7 @@ use crate::endpoint::provider_name;
 use crate::exchange::{Outcome, Settlement};
 use crate::extproc::ActiveExchanges;
 use crate::keys::Index;
+use crate::quotastore::Desk;
 
 const SCOPE: &str = "envoyproxy/ai-gateway";
 
@@ -44,6 +45,7 @@ impl Metrics {
         active: ActiveExchanges,
         credentials: Keeper,
         keys: Option<Arc<Index>>,
+        desk: Desk,
     ) -> anyhow::Result<Self> {
         let registry = Registry::new();
         let exporter = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build()?;
@@ -59,6 +61,11 @@ impl Metrics {
             .with_callback(move |gauge| gauge.observe(active.count(), &[]))
             .build();
         observe_credentials(&meter, credentials);
+        meter
+            .u64_observable_counter("aigw.quota.overflowed")
+            .with_description("Times a limit had as many subjects as it tells apart (maxSubjects), so that another one shared a bucket.")
+            .with_callback(move |counter| counter.observe(desk.overflowed(), &[]))
+            .build();
         if let Some(keys) = keys {
             observe_keys(&meter, &keys);
         }

@@ -1,62 +1,29 @@
 //! Stores of quotas: the same steps on all of them, held against each other and against an account that knows nothing of how they
 //! count.
 
+mod stores;
+mod topologies;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use ai_gateway::keystore::Location;
 use ai_gateway::quota::{
     Ask, Bound, BucketKey, Claim, Group, Mode, OnExpiry, OutputCap, PerOutput, ReservationId, Settle,
     Settled, Verdict, Window,
 };
-use ai_gateway::quotastore::{Away, Desk, DeskOptions, MemoryStore, RedisStore, Store, StoreError};
+use ai_gateway::quotastore::{Away, Desk, DeskOptions, Store, StoreError};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use tokio_util::sync::CancellationToken;
 
+use self::stores::{Timed, Topologies, connect, on_all};
 use crate::support::redis::Redis;
-use crate::support::{spawn, until};
+use crate::support::until;
 
 /// The most the account's limits allow.
 const AMOUNT: u64 = 1000;
-
-/// A store whose clock the test sets.
-#[derive(Clone)]
-struct Timed {
-    store: Store,
-    memory_clock: Arc<AtomicU64>,
-}
-
-impl Timed {
-    fn memory() -> Self {
-        let memory_clock = Arc::new(AtomicU64::new(0));
-        let clock = Arc::clone(&memory_clock);
-        let store = Store::Memory(MemoryStore::new(move || clock.load(Ordering::SeqCst), 1 << 16));
-        Self { store, memory_clock }
-    }
-
-    fn redis(redis: &Redis) -> Self {
-        let store = Store::Redis(connect(&redis.url()));
-        Self { store, memory_clock: Arc::default() }
-    }
-
-    fn set(&self, now: u64) {
-        self.memory_clock.store(now, Ordering::SeqCst);
-        if let Store::Redis(store) = &self.store {
-            store.set_clock(now);
-        }
-    }
-}
-
-fn connect(url: &str) -> RedisStore {
-    let Location::Redis(info) = url.parse().unwrap() else { panic!("a server") };
-    let store = RedisStore::new(*info, None).unwrap();
-    let connecting = Store::Redis(store.clone());
-    spawn(async move { connecting.connect().await });
-    store
-}
 
 /// In the order of their times: Redis forgets what is over by its own clock.
 fn start() -> u64 {
@@ -96,14 +63,6 @@ fn ask(exchange: u64, wanted: u64, least: u64, claims: Vec<Claim>) -> Ask {
 
 fn settle(ask: &Ask, spent: u64) -> Settle {
     Settle { id: ask.id, spent: ask.claims.iter().map(|claim| (claim.clone(), spent)).collect() }
-}
-
-/// Runs a test's body on all stores.
-async fn on_all(body: impl AsyncFn(Timed)) {
-    body(Timed::memory()).await;
-    if let Some(redis) = Redis::start().await {
-        body(Timed::redis(&redis)).await;
-    }
 }
 
 /// Spent and held of the first claim, after a step.
@@ -484,9 +443,11 @@ async fn run(timed: &Timed, steps: &[Step], run: u64) {
 fn random_steps_agree_with_a_plain_account() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let redis = runtime.block_on(Redis::start());
+    let topologies = runtime.block_on(Topologies::get());
     let _entered = runtime.enter();
     let mut stores = vec![(Timed::memory(), 512)];
     stores.extend(redis.iter().map(|redis| (Timed::redis(redis), 64)));
+    stores.extend(topologies.iter().flat_map(|all| all.stores()).map(|timed| (timed, 16)));
     for (timed, cases) in stores {
         let runs = AtomicU64::new(0);
         let config = Config { cases, failure_persistence: None, ..Config::default() };

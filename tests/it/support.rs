@@ -9,6 +9,7 @@ pub(crate) mod planes;
 pub(crate) mod provider;
 pub(crate) mod redis;
 pub(crate) mod sigv4;
+pub(crate) mod topology;
 pub(crate) mod yaml;
 
 use std::io::Write;
