@@ -283,7 +283,10 @@ pub(crate) fn reason(error: &RedisError) -> String {
             " (name user and password: redis://USER:PASSWORD@HOST)"
         }
         Some("NOAUTH" | "WRONGPASS") => " (name user and password: redis://USER:PASSWORD@HOST)",
-        Some("NOPERM") => " (the user's ACL does not allow it; README.md lists what is needed)",
+        // The latter of a command within a script.
+        code if code == Some("NOPERM") || error.to_string().contains("user executing the script") => {
+            " (the user's ACL does not allow it; README.md lists what is needed)"
+        }
         Some("READONLY") => " (this is a replica: name the server that takes writes)",
         Some("OOM") => " (its memory is full)",
         _ if error.is_timeout() => " (no answer in time)",

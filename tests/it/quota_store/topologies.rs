@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ai_gateway::quota::{Claim, Settled, Verdict};
 use ai_gateway::quotastore::{Away, Desk, RedisOptions, RedisStore, Store, StoreError};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -165,6 +165,8 @@ async fn gateways_with_other_prefixes_do_not_touch_each_other() {
 fn certificates(folder: &std::path::Path) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    // Not the name of those that it signs: they would pass for signed by themselves.
+    params.distinguished_name.push(DnType::CommonName, "authority");
     let key = KeyPair::generate().unwrap();
     let authority = params.self_signed(&key).unwrap();
     let issuer = Issuer::new(params, key);
