@@ -3,8 +3,11 @@
 use std::io::Error;
 
 fn main() -> Result<(), Error> {
-    const PROTOS: [&str; 2] =
-        ["proto/envoy/service/ext_proc/v3/external_processor.proto", "proto/grpc/health/v1/health.proto"];
+    const PROTOS: [&str; 3] = [
+        "proto/aigw/config/v1/config_stream.proto",
+        "proto/envoy/service/ext_proc/v3/external_processor.proto",
+        "proto/grpc/health/v1/health.proto",
+    ];
     println!("cargo:rerun-if-changed=proto");
     // The version that documents of a controller have to name; see `source::STAMP`.
     println!("cargo:rerun-if-env-changed=AIGW_VERSION");

@@ -62,6 +62,8 @@ pub mod compile;
 
 pub mod explain;
 
+pub mod push;
+
 pub mod standalone;
 
 pub mod cli;

@@ -18,3 +18,8 @@ pub mod ext_proc {
 pub mod health {
     tonic::include_proto!("grpc.health.v1");
 }
+
+/// How a controller pushes configurations to processors.
+pub mod config_stream {
+    tonic::include_proto!("aigw.config.v1");
+}

@@ -37,7 +37,15 @@ pub struct Runtime {
     /// What has to be kept filled, with the service that uses it.
     cells: Vec<(Arc<str>, Arc<Cell>)>,
     /// Kept to be shown.
-    config: Config,
+    shown: Shown,
+}
+
+/// What a runtime was made of.
+#[derive(Debug)]
+enum Shown {
+    Document(Box<Config>),
+    /// Others, by name.
+    Parts(Vec<(String, Arc<Runtime>)>),
 }
 
 /// A part of a configuration that cannot be served. The rest is.
@@ -133,7 +141,27 @@ impl Runtime {
         let cells = cells.collect();
         let classic =
             config.gateways.is_empty().then(|| Arc::new(Classic::new(&config, backends, costs, &quotas)));
-        (Self { gateways, classic, quotas, cells, config }, problems)
+        let shown = Shown::Document(Box::new(config));
+        (Self { gateways, classic, quotas, cells, shown }, problems)
+    }
+
+    /// Serves the gateways of all of these, as they are: nothing is compiled again. Each keeps the limits of its own document, and
+    /// [`Runtime::quotas`] has none. The names are for [`Runtime::document`].
+    pub fn joined(parts: impl IntoIterator<Item = (String, Arc<Self>)>) -> Self {
+        let parts: Vec<_> = parts.into_iter().collect();
+        let gateways = parts.iter().flat_map(|(_, part)| part.gateways.clone()).collect();
+        let cells = parts.iter().flat_map(|(_, part)| part.cells.iter().cloned()).collect();
+        Self { gateways, classic: None, quotas: Arc::default(), cells, shown: Shown::Parts(parts) }
+    }
+
+    /// The `:authority` of each gateway.
+    pub fn authorities(&self) -> impl Iterator<Item = &str> {
+        self.gateways.keys().map(String::as_str)
+    }
+
+    /// The `namespace/name` of each gateway.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.gateways.values().map(|gateway| &*gateway.name)
     }
 
     /// Whether a request that began with this runtime has not been sent on yet, or may be once more. The caller's own reference
@@ -146,7 +174,10 @@ impl Runtime {
 
     /// The document it was compiled from, without credentials.
     pub fn document(&self) -> serde_json::Value {
-        self.config.redacted()
+        match &self.shown {
+            Shown::Document(config) => config.redacted(),
+            Shown::Parts(parts) => parts.iter().map(|(name, part)| (name.clone(), part.document())).collect(),
+        }
     }
 
     /// What a stream that Envoy opened with that `:authority` is served from. A document without gateways serves every one.

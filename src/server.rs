@@ -113,6 +113,7 @@ impl Processor {
         let active = settler.active();
         let index = keys.as_ref().map(|keys| Arc::clone(&keys.index));
         let metrics = Metrics::new(active.clone(), slot.credentials().clone(), index.clone(), desk)?;
+        metrics.observe_pushed(slot.pushed());
         let metrics = Arc::new(metrics);
         let health = Health::new(slot.load().is_some(), habits);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
@@ -120,7 +121,7 @@ impl Processor {
         let listen = listener.local().clone();
         let admin = admin_listener.as_ref().map(|listener| listener.local().clone());
         let keeper = slot.credentials().clone();
-        let admin_keeper = keeper.clone();
+        let (admin_keeper, pushed) = (keeper.clone(), slot.pushed().clone());
         let mut others =
             vec![spawn(follow_slot(slot.clone(), health.clone())), spawn(credentials::keep(keeper))];
         // Told to end after the last exchange is settled.
@@ -132,7 +133,7 @@ impl Processor {
                 listener,
                 health.clone(),
                 Arc::clone(&metrics),
-                (admin_keeper, index),
+                (admin_keeper, index, pushed.clone()),
                 shown,
             )));
         }

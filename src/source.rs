@@ -1,8 +1,10 @@
 //! L4. Where the data plane's configuration comes from: a file, or a bundle of parts, that is read at start and again whenever
-//! it changes.
+//! it changes; or a controller that pushes it.
 
 mod bundle;
 mod document;
+pub mod protocol;
+mod pushed;
 mod version;
 mod watch;
 
@@ -17,6 +19,10 @@ use tokio::sync::watch as channel;
 
 pub use self::bundle::{Index, Part};
 pub use self::document::{Loaded, parse};
+pub use self::pushed::{
+    Controller, ControllerFiles, ControllerUrl, GatewayStatus, InvalidControllerUrl, Pushed, PushedStatus,
+    follow_controller, read_cache_any,
+};
 pub use self::version::{Accept, STAMP};
 use self::watch::Stamp;
 pub use self::watch::{Watcher, follow};
@@ -34,6 +40,7 @@ const FETCH: Duration = Duration::from_secs(5);
 struct Inner {
     runtime: ArcSwapOption<Runtime>,
     credentials: Keeper,
+    pushed: Pushed,
     changed: channel::Sender<u64>,
 }
 
@@ -42,6 +49,7 @@ impl Default for Slot {
         Self(Arc::new(Inner {
             runtime: ArcSwapOption::empty(),
             credentials: Keeper::default(),
+            pushed: Pushed::default(),
             changed: channel::Sender::new(0),
         }))
     }
@@ -59,6 +67,11 @@ impl Slot {
     /// What keeps the credentials of published runtimes fresh.
     pub fn credentials(&self) -> &Keeper {
         &self.0.credentials
+    }
+
+    /// How the stream is by which a controller configures this.
+    pub fn pushed(&self) -> &Pushed {
+        &self.0.pushed
     }
 
     /// Waits for the credentials of a runtime that is about to be published, for a few seconds at most: a change must not refuse

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::{ArgAction, Parser};
 use secrecy::{ExposeSecret as _, SecretString};
 
-use super::extproc::{Drain, Plan};
+use super::extproc::{Drain, Origin, Plan};
 use super::go_flags::{boolean, duration};
 use crate::endpoint::{Paths, Prefixes};
 use crate::exchange::Settings;
@@ -158,7 +158,7 @@ impl GoFlags {
             listen: self.ext_proc_addr,
             admin: Listen::Tcp(SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), self.admin_port)),
             mcp,
-            source: Source { location, accept: self.version_string },
+            origin: Origin::Source(Source { location, accept: self.version_string }),
             settings: Settings {
                 paths: Paths::new(&self.root_prefix, &self.endpoint_prefixes),
                 attributes: attributes.resolve(),
@@ -193,6 +193,11 @@ mod tests {
         flags.plan().map_err(|error| format!("{error:#}"))
     }
 
+    fn source(plan: &Plan) -> &Source {
+        let Origin::Source(source) = &plan.origin else { panic!("another origin") };
+        source
+    }
+
     #[test]
     fn the_command_is_sound() {
         GoFlags::command().debug_assert();
@@ -204,8 +209,8 @@ mod tests {
         assert_eq!(plan.listen.to_string(), "[::]:1063");
         assert_eq!(plan.admin.to_string(), "[::]:1064");
         assert_eq!(plan.mcp, None);
-        assert_eq!(plan.source.location, Location::File("a".into()));
-        assert_eq!(plan.source.accept, Accept::Only(source::STAMP.to_owned()));
+        assert_eq!(source(&plan).location, Location::File("a".into()));
+        assert_eq!(source(&plan).accept, Accept::Only(source::STAMP.to_owned()));
         assert_eq!(plan.settings.paths, Paths::default());
         assert!(!plan.settings.log_body_shapes);
         assert_eq!(plan.max_message, usize::MAX / 2);
@@ -262,8 +267,8 @@ mod tests {
             "1m",
         ])
         .unwrap();
-        assert_eq!(plan.source.location, Location::Bundle("b".into()));
-        assert_eq!(plan.source.accept, Accept::Any);
+        assert_eq!(source(&plan).location, Location::Bundle("b".into()));
+        assert_eq!(source(&plan).accept, Accept::Any);
         assert_eq!(plan.settings.paths, Paths::new("/ai", &"openai:/o".parse().unwrap()));
         assert_eq!(plan.settings.attributes.metrics, "a:b,c:d".parse().unwrap());
         assert_eq!(plan.settings.attributes.logs, "a:b".parse().unwrap());

@@ -9,7 +9,10 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::endpoint::{Paths, Prefixes};
 use crate::exchange::Settings;
 use crate::server::{Habits, KeyOptions, Listen, Processor, ProcessorOptions, QuotaOptions};
-use crate::source::{self, Accept, Location, Slot, Source, Watcher};
+use crate::source::protocol::{is_gateway, is_replica};
+use crate::source::{
+    self, Accept, Controller, ControllerFiles, ControllerUrl, Location, Slot, Source, Watcher,
+};
 use crate::telemetry::AttributeOptions;
 
 /// Options of `aigw extproc`.
@@ -18,14 +21,18 @@ use crate::telemetry::AttributeOptions;
 
 Examples:
   aigw extproc --config filter-config.yaml
-  aigw extproc --config filter-config.yaml --listen unix:///run/aigw/extproc.sock --admin :1064")]
+  aigw extproc --config filter-config.yaml --listen unix:///run/aigw/extproc.sock --admin :1064
+  aigw extproc --controller https://ai-gateway-controller.envoy-ai-gateway-system:1065 --controller-ca ca.crt \\
+    --controller-cert tls.crt --controller-key tls.key --config-cache /var/cache/aigw")]
 pub(super) struct Options {
     /// The compiled configuration, YAML or JSON; read again whenever it changes
-    #[arg(long, value_name = "FILE", required_unless_present = "config_bundle")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["config_bundle", "controller"])]
     config: Option<PathBuf>,
     /// A folder with index.yaml and the parts of a configuration, instead of a file
     #[arg(long, value_name = "FOLDER", conflicts_with = "config")]
     config_bundle: Option<PathBuf>,
+    #[command(flatten)]
+    follow: FollowOptions,
     /// The version that configurations of a controller have to name; `*` takes any
     #[arg(long, default_value = "*", env = "AIGW_ACCEPT_VERSION", value_name = "VERSION")]
     accept_version: Accept,
@@ -65,13 +72,89 @@ pub(super) struct Options {
     quotas: QuotaOptions,
 }
 
+/// A controller to be configured by.
+#[derive(Debug, clap::Args)]
+struct FollowOptions {
+    /// Be configured by the controller at https://HOST[:1065], instead of by files
+    #[arg(
+        long, value_name = "URL", conflicts_with_all = ["config", "config_bundle"],
+        requires_all = ["controller_ca", "controller_cert", "controller_key"],
+    )]
+    controller: Option<ControllerUrl>,
+    /// The authorities of the controller's certificate (PEM). This and the next two are read again for every connection
+    #[arg(long, value_name = "FILE", requires = "controller")]
+    controller_ca: Option<PathBuf>,
+    /// The certificate to show to the controller (PEM). Its names say which Gateways may be served: aigw://gateways/NAMESPACE/NAME
+    #[arg(long, value_name = "FILE", requires = "controller")]
+    controller_cert: Option<PathBuf>,
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", requires = "controller")]
+    controller_key: Option<PathBuf>,
+    /// Serve this Gateway, NAMESPACE/NAME, and no others that are not named; can be repeated [default: all that the certificate names]
+    #[arg(long = "gateway", value_name = "GATEWAY", requires = "controller", value_parser = gateway)]
+    gateways: Vec<String>,
+    /// Keep what is in force in this folder, credentials included, and begin with it if the controller is not there
+    #[arg(long, value_name = "FOLDER", requires = "controller")]
+    config_cache: Option<PathBuf>,
+    /// What the controller calls this processor in what it shows [default: the name of the host]
+    #[arg(long, value_name = "NAME", env = "POD_NAME", value_parser = replica)]
+    replica: Option<String>,
+}
+
+fn gateway(text: &str) -> Result<String, &'static str> {
+    let valid = is_gateway(text).then(|| text.to_owned());
+    valid.ok_or("this is no Gateway's name; write NAMESPACE/NAME")
+}
+
+fn replica(text: &str) -> Result<String, &'static str> {
+    is_replica(text).then(|| text.to_owned()).ok_or("this is no name; write one word, such as a pod's name")
+}
+
+impl FollowOptions {
+    fn controller(self, accept: &Accept) -> Option<Controller> {
+        let Self {
+            controller,
+            controller_ca,
+            controller_cert,
+            controller_key,
+            gateways,
+            config_cache,
+            replica,
+        } = self;
+        let files =
+            ControllerFiles { ca: controller_ca?, certificate: controller_cert?, key: controller_key? };
+        let host = || {
+            let named =
+                std::env::var("HOSTNAME").ok().or_else(|| std::fs::read_to_string("/etc/hostname").ok());
+            named.map(|name| name.trim().to_owned()).filter(|name| is_replica(name))
+        };
+        Some(Controller {
+            url: controller?,
+            files,
+            gateways,
+            cache: config_cache,
+            replica: replica.or_else(host).unwrap_or_else(|| "extproc".to_owned()),
+            accept: accept.clone(),
+        })
+    }
+}
+
+/// Where the configuration comes from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// Files.
+    Source(Source),
+    /// A controller that pushes it.
+    Controller(Controller),
+}
+
 /// What is to be run, whichever way it was asked for.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) listen: Listen,
     pub(super) admin: Listen,
     pub(super) mcp: Option<Listen>,
-    pub(super) source: Source,
+    pub(super) origin: Origin,
     pub(super) settings: Settings,
     pub(super) max_message: usize,
     pub(super) habits: Habits,
@@ -92,14 +175,18 @@ pub(super) struct Drain {
 impl Options {
     /// What they ask for.
     pub(super) fn plan(self) -> anyhow::Result<Plan> {
+        let controller = self.follow.controller(&self.accept_version);
         let location = self.config_bundle.map(Location::Bundle).or_else(|| self.config.map(Location::File));
         Ok(Plan {
             listen: self.listen,
             admin: self.admin,
             mcp: self.mcp,
-            source: Source {
-                location: location.context("--config is missing")?,
-                accept: self.accept_version,
+            origin: match controller {
+                Some(controller) => Origin::Controller(controller),
+                None => Origin::Source(Source {
+                    location: location.context("--config is missing")?,
+                    accept: self.accept_version,
+                }),
             },
             settings: Settings {
                 paths: Paths::new(&self.root_prefix, &self.endpoint_prefixes),
@@ -121,9 +208,8 @@ impl Options {
 }
 
 /// Serves until told to stop. A configuration that cannot be used at start is an error; later ones are only reported.
-#[expect(clippy::print_stderr, reason = "supervisors wait for this very line")]
 pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
-    let Plan { listen, admin, mcp, source, settings, max_message, habits, drain, keys, quotas } = plan;
+    let Plan { listen, admin, mcp, origin, settings, max_message, habits, drain, keys, quotas } = plan;
     let mut signals = StopSignals::new()?;
     if std::env::var_os("DISABLE_PPROF").is_some() {
         tracing::debug!("DISABLE_PPROF is set; no profiles are served in any case");
@@ -139,16 +225,34 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
         quotas,
         ..ProcessorOptions::new(listen, slot.clone())
     })?;
-    let mut watcher = Watcher::new(source, slot.clone());
-    let watcher = tokio::task::spawn_blocking(move || watcher.first().map(|()| watcher)).await?;
-    let watcher = watcher.context("the configuration cannot be used")?;
-    slot.ready().await;
-    let version = source::STAMP;
-    tracing::info!(version, listen = %processor.listen(), admin = processor.admin().map(tracing::field::display), "serving");
-    eprintln!("AI Gateway External Processor is ready");
-    let hurried = tokio::select! {
-        hurried = stopping(&mut signals, &processor, drain.delay) => hurried,
-        never = source::follow(watcher) => match never {},
+    let hurried = match origin {
+        Origin::Source(source) => {
+            let mut watcher = Watcher::new(source, slot.clone());
+            let watcher = tokio::task::spawn_blocking(move || watcher.first().map(|()| watcher)).await?;
+            let watcher = watcher.context("the configuration cannot be used")?;
+            slot.ready().await;
+            announce(&processor);
+            tokio::select! {
+                hurried = stopping(&mut signals, &processor, drain.delay) => hurried,
+                never = source::follow(watcher) => match never {},
+            }
+        }
+        Origin::Controller(controller) => {
+            let following = source::follow_controller(controller, slot.clone())?;
+            let announced = async {
+                let mut changes = slot.changes();
+                // The slot is there for as long as this is.
+                if slot.load().is_some() || changes.changed().await.is_ok() {
+                    announce(&processor);
+                }
+                std::future::pending().await
+            };
+            tokio::select! {
+                hurried = stopping(&mut signals, &processor, drain.delay) => hurried,
+                never = Box::pin(following) => match never {},
+                () = announced => false,
+            }
+        }
     };
     let enough = async {
         let timeout = async {
@@ -166,6 +270,13 @@ pub(super) async fn run(plan: Plan) -> anyhow::Result<()> {
     };
     processor.shutdown_unless(enough).await;
     Ok(())
+}
+
+#[expect(clippy::print_stderr, reason = "supervisors wait for this very line")]
+fn announce(processor: &Processor) {
+    let version = source::STAMP;
+    tracing::info!(version, listen = %processor.listen(), admin = processor.admin().map(tracing::field::display), "serving");
+    eprintln!("AI Gateway External Processor is ready");
 }
 
 /// Resolves when the time to serve is over: after a signal and the delay. Says whether a second signal cut the delay short.
@@ -221,10 +332,36 @@ mod tests {
         line.options.plan().map_err(|error| error.to_string())
     }
 
+    fn source(plan: Plan) -> Source {
+        let Origin::Source(source) = plan.origin else { panic!("another origin") };
+        source
+    }
+
+    #[test]
+    fn a_controller_takes_the_place_of_files() {
+        let tls = ["--controller-ca", "a", "--controller-cert", "b", "--controller-key", "c"];
+        let with = |more: &[&str]| plan(&[&tls[..], more].concat());
+        let url = ["--controller", "https://c"];
+        let plan = with(&[&url[..], &["--gateway", "d/a", "--gateway=d/b", "--replica=r"]].concat()).unwrap();
+        let Origin::Controller(controller) = plan.origin else { panic!("another origin") };
+        assert_eq!(
+            (controller.gateways, controller.replica.as_str()),
+            (vec!["d/a".into(), "d/b".into()], "r")
+        );
+        assert_eq!(controller.files.key, PathBuf::from("c"));
+        assert!(super::tests::plan(&url).unwrap_err().contains("--controller-ca"));
+        assert!(with(&["--config", "f"]).unwrap_err().contains("--controller"));
+        assert!(
+            with(&["--controller", "https://c", "--config", "f"]).unwrap_err().contains("cannot be used")
+        );
+        assert!(with(&["--controller", "http://c"]).unwrap_err().contains("https://HOST"));
+        assert!(with(&[&url[..], &["--gateway", "gw"]].concat()).unwrap_err().contains("NAMESPACE/NAME"));
+    }
+
     #[test]
     fn a_configuration_is_a_file_or_a_bundle() {
-        assert_eq!(plan(&["--config", "a"]).unwrap().source.location, Location::File("a".into()));
-        assert_eq!(plan(&["--config-bundle", "b"]).unwrap().source.location, Location::Bundle("b".into()));
+        assert_eq!(source(plan(&["--config", "a"]).unwrap()).location, Location::File("a".into()));
+        assert_eq!(source(plan(&["--config-bundle", "b"]).unwrap()).location, Location::Bundle("b".into()));
         assert!(plan(&[]).unwrap_err().contains("--config"));
         assert!(
             plan(&["--config", "a", "--config-bundle", "b"]).unwrap_err().contains("cannot be used with")
@@ -244,10 +381,10 @@ mod tests {
             "--drain-delay=3",
         ])
         .unwrap();
-        assert_eq!(plan.source.accept, Accept::Only("v1".to_owned()));
         assert_eq!(plan.settings.paths, Paths::new("/ai", &"cohere:/c".parse().unwrap()));
         assert_eq!((plan.max_message, plan.mcp.is_some(), plan.habits), (9, true, Habits::Own));
         assert!(plan.settings.log_body_shapes);
         assert_eq!((plan.drain.delay.as_secs(), plan.drain.timeout), (3, Some(Duration::from_secs(30))));
+        assert_eq!(source(plan).accept, Accept::Only("v1".to_owned()));
     }
 }

@@ -14,7 +14,7 @@ use super::health::Health;
 use super::listen::{Listen, Listener, Stream};
 use crate::credentials::Keeper;
 use crate::keys::Index;
-use crate::source::Slot;
+use crate::source::{Pushed, PushedStatus, Slot};
 use crate::telemetry::Metrics;
 
 /// Serves until dropped. Without a slot there is no `/config`.
@@ -22,11 +22,11 @@ pub(super) async fn serve(
     listener: Listener,
     health: Health,
     metrics: Arc<Metrics>,
-    (keeper, keys): (Keeper, Option<Arc<Index>>),
+    (keeper, keys, pushed): (Keeper, Option<Arc<Index>>, Pushed),
     slot: Option<Slot>,
 ) {
     let mut routes = Router::new()
-        .route("/health", get(check).with_state((health, keeper, keys)))
+        .route("/health", get(check).with_state((health, keeper, keys, pushed)))
         .route("/metrics", get(scrape).with_state(metrics));
     if let Some(slot) = slot {
         routes = routes.route("/config", get(show).with_state(slot));
@@ -36,9 +36,11 @@ pub(super) async fn serve(
     }
 }
 
-/// A credential that cannot be renewed and a store of keys that is away are told here, and are no reason to take the processor out of
-/// service: others would fare no better, and other backends and clients are served.
-async fn check(State((health, keeper, keys)): State<(Health, Keeper, Option<Arc<Index>>)>) -> Response {
+/// A credential that cannot be renewed, a store of keys and a controller that are away are told here, and are no reason to take the
+/// processor out of service: others would fare no better, and other backends and clients are served.
+async fn check(
+    State((health, keeper, keys, pushed)): State<(Health, Keeper, Option<Arc<Index>>, Pushed)>,
+) -> Response {
     match health.problem() {
         None => {
             let mut text = "OK\n".to_owned();
@@ -51,9 +53,18 @@ async fn check(State((health, keeper, keys)): State<(Health, Keeper, Option<Arc<
             if let Some(keys) = keys {
                 let _ = writeln!(text, "{}", keys.status(Instant::now()));
             }
+            for line in pushed.status().into_iter().flat_map(|status| status.lines(Instant::now())) {
+                let _ = writeln!(text, "{line}");
+            }
             (StatusCode::OK, text).into_response()
         }
-        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+        Some(problem) => {
+            let mut text = format!("{problem}\n");
+            for line in pushed.status().into_iter().flat_map(|status| status.lines(Instant::now())) {
+                let _ = writeln!(text, "{line}");
+            }
+            (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
     }
 }
 
@@ -69,8 +80,33 @@ async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
 /// The configuration in force, and which one since the start it is; `null` while there is none.
 async fn show(State(slot): State<Slot>) -> Response {
     let config = slot.load().map(|runtime| runtime.document());
-    let document = serde_json::json!({ "generation": slot.generation(), "config": config });
+    let mut document = serde_json::json!({ "generation": slot.generation(), "config": config });
+    if let Some(status) = slot.pushed().status() {
+        document["controller"] = told(&status, Instant::now());
+    }
     ([(header::CONTENT_TYPE, "application/json")], format!("{document:#}\n")).into_response()
+}
+
+/// How the stream from the controller is.
+fn told(status: &PushedStatus, now: Instant) -> serde_json::Value {
+    let age = |since: Instant| now.saturating_duration_since(since).as_secs();
+    let gateways = status.gateways.iter().map(|gateway| {
+        let refused = gateway.refused.as_ref();
+        let told = serde_json::json!({
+            "generation": gateway.in_force.map(|(generation, _)| generation),
+            "ageSeconds": gateway.in_force.map(|(_, since)| age(since)),
+            "fromCache": gateway.cached,
+            "itemsNotServed": gateway.problems,
+            "refused": refused.map(|(generation, problem)| serde_json::json!({"generation": generation, "problem": problem})),
+        });
+        (gateway.name.to_string(), told)
+    });
+    serde_json::json!({
+        "connected": status.connected,
+        "sinceSeconds": age(status.since),
+        "problem": status.problem,
+        "gateways": gateways.collect::<serde_json::Map<_, _>>(),
+    })
 }
 
 /// Connections of a listener, as axum takes them.

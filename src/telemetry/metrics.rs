@@ -18,6 +18,7 @@ use crate::exchange::{Outcome, Settlement};
 use crate::extproc::ActiveExchanges;
 use crate::keys::Index;
 use crate::quotastore::Desk;
+use crate::source::{GatewayStatus, Pushed};
 
 const SCOPE: &str = "envoyproxy/ai-gateway";
 
@@ -122,6 +123,11 @@ impl Metrics {
             provider,
             known: Mutex::default(),
         })
+    }
+
+    /// Shows the stream from a controller as gauges, where there is one.
+    pub fn observe_pushed(&self, pushed: &Pushed) {
+        observe_pushed(&self.provider.meter(SCOPE), pushed);
     }
 
     /// Counts one settled exchange.
@@ -278,6 +284,56 @@ fn observe_keys(meter: &Meter, keys: &Arc<Index>) {
         .with_callback(move |gauge| {
             if let Some(age) = age().age {
                 gauge.observe(age.as_secs_f64(), &[]);
+            }
+        })
+        .build();
+}
+
+/// Which configurations are in force, as a controller pushed them.
+fn observe_pushed(meter: &Meter, pushed: &Pushed) {
+    let label = |gateway: &GatewayStatus| [KeyValue::new("gateway", gateway.name.to_string())];
+    let connected = pushed.clone();
+    meter
+        .u64_observable_gauge("aigw.config.controller.connected")
+        .with_description("Whether the controller is connected: 1 or 0.")
+        .with_callback(move |gauge| {
+            if let Some(status) = connected.status() {
+                gauge.observe(status.connected.into(), &[]);
+            }
+        })
+        .build();
+    let generation = pushed.clone();
+    meter
+        .u64_observable_gauge("aigw.config.generation")
+        .with_description("The generation of a Gateway's configuration that is in force.")
+        .with_callback(move |gauge| {
+            for gateway in generation.status().iter().flat_map(|status| &status.gateways) {
+                if let Some((generation, _)) = gateway.in_force {
+                    gauge.observe(generation, &label(gateway));
+                }
+            }
+        })
+        .build();
+    let age = pushed.clone();
+    meter
+        .f64_observable_gauge("aigw.config.age")
+        .with_unit("s")
+        .with_description("For how long a Gateway's configuration is in force.")
+        .with_callback(move |gauge| {
+            for gateway in age.status().iter().flat_map(|status| &status.gateways) {
+                if let Some((_, since)) = gateway.in_force {
+                    gauge.observe(since.elapsed().as_secs_f64(), &label(gateway));
+                }
+            }
+        })
+        .build();
+    let refused = pushed.clone();
+    meter
+        .u64_observable_gauge("aigw.config.refused")
+        .with_description("Whether a Gateway's latest configuration could not be used: 1 or 0.")
+        .with_callback(move |gauge| {
+            for gateway in refused.status().iter().flat_map(|status| &status.gateways) {
+                gauge.observe(gateway.refused.is_some().into(), &label(gateway));
             }
         })
         .build();

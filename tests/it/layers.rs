@@ -132,7 +132,10 @@ fn check_file(name: &str, source: &str, layers: &Layers, uses: &mut Uses) -> Vec
             let mounted = path[1..]
                 .starts_with(&["ext_proc".to_owned(), "external_processor_server".to_owned()])
                 || path.get(1).is_some_and(|part| part == "health");
-            if path[0] == "proto" && !(mounted && layer == EDGES) {
+            // Nor is the stream of configurations, which has two ends.
+            let stream = path.get(1).is_some_and(|part| part == "config_stream")
+                && ["source", "push"].contains(&module);
+            if path[0] == "proto" && !(mounted && layer == EDGES) && !stream {
                 problems.push(format!("{name}:{line}: Envoy's messages stay inside of `extproc`"));
             }
         }
