@@ -53,9 +53,7 @@ impl Metrics {
         let resource = resource();
         let provider = SdkMeterProvider::builder().with_reader(exporter).with_resource(resource);
         let provider = export::add(provider, |name| std::env::var(name).ok())?.build();
-        // Empty rather than absent: the series carry all three labels.
-        let scope = InstrumentationScope::builder(SCOPE).with_version("").with_schema_url("").build();
-        let meter = provider.meter_with_scope(scope);
+        let meter = provider.meter_with_scope(scope());
         meter
             .u64_observable_gauge("aigw.exchanges.active")
             .with_description("Exchanges that are being served.")
@@ -127,7 +125,7 @@ impl Metrics {
 
     /// Shows the stream from a controller as gauges, where there is one.
     pub fn observe_pushed(&self, pushed: &Pushed) {
-        observe_pushed(&self.provider.meter(SCOPE), pushed);
+        observe_pushed(&self.provider.meter_with_scope(scope()), pushed);
     }
 
     /// Counts one settled exchange.
@@ -212,6 +210,11 @@ impl Metrics {
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(String::from_utf8_lossy(&text).into_owned())
     }
+}
+
+/// Empty rather than absent: the series carry all three labels.
+fn scope() -> InstrumentationScope {
+    InstrumentationScope::builder(SCOPE).with_version("").with_schema_url("").build()
 }
 
 /// `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` go before our own name.
