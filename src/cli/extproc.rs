@@ -342,14 +342,15 @@ mod tests {
         let tls = ["--controller-ca", "a", "--controller-cert", "b", "--controller-key", "c"];
         let with = |more: &[&str]| plan(&[&tls[..], more].concat());
         let url = ["--controller", "https://c"];
-        let plan = with(&[&url[..], &["--gateway", "d/a", "--gateway=d/b", "--replica=r"]].concat()).unwrap();
-        let Origin::Controller(controller) = plan.origin else { panic!("another origin") };
+        let named =
+            with(&[&url[..], &["--gateway", "d/a", "--gateway=d/b", "--replica=r"]].concat()).unwrap();
+        let Origin::Controller(controller) = named.origin else { panic!("another origin") };
         assert_eq!(
             (controller.gateways, controller.replica.as_str()),
             (vec!["d/a".into(), "d/b".into()], "r")
         );
         assert_eq!(controller.files.key, PathBuf::from("c"));
-        assert!(super::tests::plan(&url).unwrap_err().contains("--controller-ca"));
+        assert!(plan(&url).unwrap_err().contains("--controller-ca"));
         assert!(with(&["--config", "f"]).unwrap_err().contains("--controller"));
         assert!(
             with(&["--controller", "https://c", "--config", "f"]).unwrap_err().contains("cannot be used")

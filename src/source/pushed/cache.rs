@@ -189,7 +189,7 @@ mod tests {
         fn any_damage_is_noticed(at in 0_usize..1_000, bit in 0..8, cut in any::<bool>()) {
             let mut file = encode(&document("d/a", 7, b"the document"));
             let at = at % file.len();
-            if cut { file.truncate(at) } else { file[at] ^= 1 << bit }
+            if cut { file.truncate(at) } else { file[at] ^= 1_u8 << bit }
             prop_assert!(decode(&file).is_err());
         }
     }
