@@ -11,8 +11,8 @@ use crate::quota::{Facts, Limit, Stage};
 use crate::runtime::Runtime;
 use crate::tenant::Tenant;
 
-/// Those of a request that a rule takes: of the request itself, then of its attempts at each backend. Nothing is known of the
-/// client, so that limits for some clients are told with the clients.
+/// Those of a request that a rule takes: of the request itself, then of its attempts at each backend. Where the question names no
+/// tenant, nothing is known of the client, so that limits for some clients are told with the clients.
 pub(super) fn of(
     compiled: &Compiled,
     runtime: &Arc<Runtime>,
@@ -23,7 +23,7 @@ pub(super) fn of(
 ) -> Vec<FallsUnder> {
     let nobody = Tenant::anonymous();
     let facts = Facts {
-        tenant: &nobody,
+        tenant: question.tenant().unwrap_or(&nobody),
         key_quota: None,
         gateway: Some(&gateway.name),
         route: Some(&rule.route),
@@ -35,8 +35,13 @@ pub(super) fn of(
         source: None,
     };
     let quotas = runtime.quotas();
-    let mut found: Vec<FallsUnder> =
-        quotas.candidates(Stage::Router, &facts).map(|limit| falls_under(limit, None)).collect();
+    let is_for_client =
+        |limit: &&Arc<Limit>| question.tenant().is_none_or(|tenant| limit.selector.is_for(tenant));
+    let mut found: Vec<FallsUnder> = quotas
+        .candidates(Stage::Router, &facts)
+        .filter(is_for_client)
+        .map(|limit| falls_under(limit, None))
+        .collect();
     let names = rule.attempts.iter().chain((!rule.backend.is_empty()).then_some(&rule.backend));
     for name in names {
         let Some(backend) = compiled.config.backends.iter().find(|backend| backend.name == *name) else {
@@ -46,7 +51,10 @@ pub(super) fn of(
         let facts = Facts { backend: Some(name), sent_model: Some(model), ..facts };
         let service = name.splitn(3, '/').take(2).collect::<Vec<_>>().join("/");
         found.extend(
-            quotas.candidates(Stage::Attempt, &facts).map(|limit| falls_under(limit, Some(service.clone()))),
+            quotas
+                .candidates(Stage::Attempt, &facts)
+                .filter(is_for_client)
+                .map(|limit| falls_under(limit, Some(service.clone()))),
         );
     }
     found

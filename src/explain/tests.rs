@@ -246,6 +246,12 @@ spec:
         ]
     );
     assert_eq!(explanation.limits[1].clients.as_deref(), Some("organisation acme"));
+    // Of a tenant that is named, those that are for it.
+    let of = |tenant: &str| {
+        let question = format!("model=gpt-4 tenant={tenant}").parse().expect("a request");
+        explain(&compiled, &runtime, &question).limits.iter().any(|limit| limit.name == "tenants/acme")
+    };
+    assert_eq!([of("acme//ci"), of("other//ci")], [true, false]);
 }
 
 const POLICIES: &str = "

@@ -231,6 +231,12 @@ impl Selector {
             || !self.except_sent_models.is_empty()
     }
 
+    /// Whether requests of that tenant may be meant.
+    #[must_use]
+    pub fn is_for(&self, tenant: &Tenant) -> bool {
+        self.tenants.is_empty() || self.tenants.iter().any(|tenants| tenants.include(tenant))
+    }
+
     /// Whether it is for a request if the client is one it is for.
     #[must_use]
     pub fn may_select(&self, facts: &Facts<'_>) -> bool {
@@ -255,7 +261,7 @@ impl Selector {
         };
         let sent = facts.sent_model.unwrap_or(facts.asked_model);
         (targets.is_empty() || targets.iter().any(target))
-            && (tenants.is_empty() || tenants.iter().any(|tenants| tenants.include(facts.tenant)))
+            && self.is_for(facts.tenant)
             && key_quota.as_deref().is_none_or(|name| facts.key_quota == Some(name))
             && (asked_models.is_empty() || asked_models.iter().any(|glob| allows(glob, facts.asked_model)))
             && (sent_models.is_empty() || sent_models.iter().any(|glob| allows(glob, sent)))
