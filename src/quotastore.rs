@@ -4,12 +4,14 @@
 //! exchange ─► Desk::reserve ─► a store: one atomic step, within the deadline ─► Verdict, or Away
 //!             Desk::hold    ─► renewed in the background
 //!             Desk::settle  ─► a queue ─► the store, in batches
+//!                         └──► the journal on the disk, if there is one, until the store has been told
 //! ```
 //!
 //! All stores do the same steps ([`ledger`](crate::quota::ledger)), and one suite of tests is run on all.
 
 mod breaker;
 mod desk;
+mod journal;
 mod memory;
 mod redis;
 
@@ -17,6 +19,7 @@ mod redis;
 mod tests;
 
 pub use self::desk::{Away, Desk, DeskOptions, Running};
+pub use self::journal::{Journal, JournalError, JournalOptions, Sync, read_journal};
 pub use self::memory::MemoryStore;
 pub use self::redis::{InvalidPlace, RedisOptions, RedisPlace, RedisStore};
 use crate::quota::{Ask, ReservationId, Settle, Settled, Verdict};

@@ -112,9 +112,10 @@ impl Processor {
         let (settler, settlements) = extproc::settler(desk.clone());
         let active = settler.active();
         let index = keys.as_ref().map(|keys| Arc::clone(&keys.index));
-        let metrics = Metrics::new(active.clone(), slot.credentials().clone(), index.clone(), desk)?;
+        let metrics = Metrics::new(active.clone(), slot.credentials().clone(), index.clone(), desk.clone())?;
         metrics.observe_pushed(slot.pushed());
         let metrics = Arc::new(metrics);
+        metrics.observe_quotas(&desk);
         let health = Health::new(slot.load().is_some(), habits);
         let (stop, cut) = (CancellationToken::new(), CancellationToken::new());
 

@@ -11,6 +11,7 @@ pub mod json_members;
 pub mod keys;
 pub mod keys_file;
 pub mod openai_usage;
+pub mod quota_journal;
 pub mod request;
 pub mod resources;
 pub mod routing;
@@ -23,7 +24,7 @@ pub mod translate_request;
 pub type Run = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Run); 17] = [
+pub const TARGETS: [(&str, Run); 18] = [
     ("cel_cost", cel_cost::run),
     ("encoding", encoding::run),
     ("eventstream", eventstream::run),
@@ -34,6 +35,7 @@ pub const TARGETS: [(&str, Run); 17] = [
     ("keys", keys::run),
     ("keys_file", keys_file::run),
     ("openai_usage", openai_usage::run),
+    ("quota_journal", quota_journal::run),
     ("request", request::run),
     ("resources", resources::run),
     ("routing", routing::run),

@@ -174,6 +174,9 @@ impl GoFlags {
             quotas: QuotaOptions {
                 redis: self.redis.filter(|url| !url.expose_secret().is_empty()),
                 redis_ca: self.redis_ca,
+                quota_journal: std::env::var_os("AIGW_QUOTA_JOURNAL")
+                    .filter(|folder| !folder.is_empty())
+                    .map(Into::into),
                 ..QuotaOptions::default()
             },
         })

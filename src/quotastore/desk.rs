@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::held::Held;
 use super::breaker::Breaker;
-use super::{MemoryStore, Store, StoreError};
+use super::{Journal, MemoryStore, Store, StoreError};
 use crate::quota::{Ask, Settle, Verdict};
 
 /// How often leases are looked at.
@@ -22,6 +22,8 @@ const RENEW_EVERY: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(100);
 /// How many reservations are renewed or settled in one go.
 const BATCH: usize = 256;
+/// How many ends of reservations may wait for the store. Beyond, they are given up: their leases run out.
+const MOST_WAITING: usize = 1 << 20;
 
 /// How a desk deals with its store.
 #[derive(Debug, Clone)]
@@ -60,6 +62,10 @@ struct Inner {
     unsettled: AtomicUsize,
     /// How many claims were paid into a bucket that is shared.
     overflowed: AtomicU64,
+    /// How many were not, because too many wait.
+    given_up: AtomicU64,
+    /// What outlives this process of what waits.
+    journal: Option<Journal>,
 }
 
 /// What a desk does in the background.
@@ -72,7 +78,30 @@ pub struct Running {
 impl Desk {
     /// A desk before a store.
     pub fn new(store: Store, options: DeskOptions) -> (Self, Running) {
+        Self::with(store, options, None, Vec::new())
+    }
+
+    /// A desk before a store, with a journal of what that has not been told of yet; `owed` is what came out of it, to be delivered first.
+    pub fn journaled(
+        store: Store,
+        options: DeskOptions,
+        (journal, owed): (Journal, Vec<Settle>),
+    ) -> (Self, Running) {
+        Self::with(store, options, Some(journal), owed)
+    }
+
+    fn with(
+        store: Store,
+        options: DeskOptions,
+        journal: Option<Journal>,
+        owed: Vec<Settle>,
+    ) -> (Self, Running) {
         let (settles, queue) = mpsc::unbounded_channel();
+        let unsettled = AtomicUsize::new(owed.len());
+        for settle in owed {
+            // The other end is here.
+            let _ = settles.send(settle);
+        }
         let (offset, held, breaker) = (AtomicI64::new(0), Held::default(), Breaker::new(Instant::now()));
         let desk = Self(Arc::new(Inner {
             store,
@@ -81,8 +110,10 @@ impl Desk {
             held,
             breaker,
             settles,
-            unsettled: AtomicUsize::new(0),
             overflowed: AtomicU64::new(0),
+            unsettled,
+            given_up: AtomicU64::new(0),
+            journal,
         }));
         (desk.clone(), Running { desk, settles: queue })
     }
@@ -160,6 +191,18 @@ impl Desk {
             }
             // The queue is gone only after the process was told to stop without waiting.
             Store::Redis(_) => {
+                if let Some(journal) = &self.0.journal {
+                    journal.owe(&settle);
+                }
+                if self.unsettled() >= MOST_WAITING {
+                    // Not once for each: there are many.
+                    if self.0.given_up.fetch_add(1, Ordering::Relaxed).is_power_of_two() {
+                        tracing::error!(
+                            "too many ends of reservations wait for the store of quotas: leases run out"
+                        );
+                    }
+                    return;
+                }
                 self.0.unsettled.fetch_add(1, Ordering::SeqCst);
                 drop(self.0.settles.send(settle));
             }
@@ -175,6 +218,13 @@ impl Desk {
     /// came too late.
     pub fn overflowed(&self) -> u64 {
         self.0.overflowed.load(Ordering::Relaxed)
+    }
+
+    /// How many ends of reservations are lost if this process ends before the store is back, or already: the journal could not take
+    /// them, or too many waited.
+    pub fn lost(&self) -> u64 {
+        let journal = self.0.journal.as_ref().map_or(0, Journal::lost);
+        journal.saturating_add(self.0.given_up.load(Ordering::Relaxed))
     }
 
     /// What the store's clock shows beyond this machine's.
@@ -232,7 +282,16 @@ impl Running {
             () = over => {}
         }
         let left = desk.unsettled();
-        if left > 0 {
+        if let Some(journal) = &desk.0.journal {
+            // All that is owed is written before this is answered.
+            journal.paid(Vec::new()).await;
+            if left > 0 {
+                tracing::warn!(
+                    left,
+                    "the store of quotas was not told how reservations ended; the journal keeps that for the next start"
+                );
+            }
+        } else if left > 0 {
             tracing::error!(left, "the store of quotas was not told how reservations ended; they run out");
         }
     }
@@ -259,8 +318,16 @@ impl Desk {
                 false
             }
         });
-        let _ = self.0.store.confirm(&settled).await;
-        self.0.unsettled.fetch_sub(settled.len(), Ordering::SeqCst);
+        let told = settled.len();
+        if told > 0 {
+            // What may come out of the journal again has to be remembered.
+            let settled = match &self.0.journal {
+                Some(journal) => journal.paid(settled).await,
+                None => settled,
+            };
+            let _ = self.0.store.confirm(&settled).await;
+        }
+        self.0.unsettled.fetch_sub(told, Ordering::SeqCst);
         batch.is_empty()
     }
 

@@ -8,14 +8,17 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::keystore::{Location, parse_duration};
 use crate::quotastore::{
-    Desk, DeskOptions, MemoryStore, RedisOptions, RedisPlace, RedisStore, Running, Store,
+    Desk, DeskOptions, Journal, JournalOptions, MemoryStore, RedisOptions, RedisPlace, RedisStore, Running,
+    Store, Sync,
 };
 
 /// The longest that an exchange may be made to wait for a store.
 const MAX_DEADLINE: Duration = Duration::from_secs(5);
+/// In MiB.
+const DEFAULT_JOURNAL: u64 = 64;
 
 /// Where quotas are kept.
-#[derive(Debug, Clone, Default, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub struct QuotaOptions {
     /// Keep quotas in this Redis, for all processors that name it: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],
     /// redis+unix:///SOCKET, redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE] or
@@ -41,6 +44,33 @@ pub struct QuotaOptions {
     /// How long a request waits for Redis, connecting included, before its policies decide without it [default: 50ms]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "redis")]
     pub redis_deadline: Option<Duration>,
+    /// Keep what Redis has not been told of in this folder, so that it survives the process: a folder of this process alone
+    #[arg(long, value_name = "FOLDER", env = "AIGW_QUOTA_JOURNAL", requires = "redis")]
+    pub quota_journal: Option<PathBuf>,
+    /// When the disk is told to keep what is in the journal of quotas
+    #[arg(long, value_name = "WHEN", default_value = "interval", requires = "quota_journal")]
+    pub quota_journal_sync: Sync,
+    /// How long the journal of quotas may get, in MiB. What does not fit waits in memory only
+    #[arg(long, value_name = "MIB", default_value_t = DEFAULT_JOURNAL, requires = "quota_journal",
+        value_parser = clap::value_parser!(u64).range(1..=65_536))]
+    pub quota_journal_size: u64,
+}
+
+impl Default for QuotaOptions {
+    fn default() -> Self {
+        Self {
+            redis: None,
+            redis_ca: None,
+            redis_cert: None,
+            redis_key: None,
+            redis_prefix: None,
+            redis_wait_replicas: None,
+            redis_deadline: None,
+            quota_journal: None,
+            quota_journal_sync: Sync::default(),
+            quota_journal_size: DEFAULT_JOURNAL,
+        }
+    }
 }
 
 /// Opens what the options name. Nothing is connected yet.
@@ -66,7 +96,18 @@ pub(super) fn open(options: QuotaOptions) -> anyhow::Result<(Desk, Running)> {
         replicas: options.redis_wait_replicas.unwrap_or_default(),
     };
     let store = RedisStore::open(place, &redis).context("--redis cannot be used")?;
-    Ok(Desk::new(Store::Redis(store), desk))
+    let store = Store::Redis(store);
+    let Some(folder) = options.quota_journal else { return Ok(Desk::new(store, desk)) };
+    let most = options.quota_journal_size.saturating_mul(1 << 20);
+    let journal = Journal::open(&JournalOptions { folder, sync: options.quota_journal_sync, most })
+        .context("--quota-journal cannot be used")?;
+    if !journal.1.is_empty() {
+        tracing::info!(
+            owed = journal.1.len(),
+            "Redis is told of reservations whose end an earlier process left in its journal"
+        );
+    }
+    Ok(Desk::journaled(store, desk, journal))
 }
 
 #[cfg(test)]

@@ -128,6 +128,22 @@ impl Metrics {
         observe_pushed(&self.provider.meter_with_scope(scope()), pushed);
     }
 
+    /// Shows from now on what the store of quotas is owed.
+    pub fn observe_quotas(&self, desk: &Desk) {
+        let meter = self.provider.meter_with_scope(scope());
+        let (waiting, lost) = (desk.clone(), desk.clone());
+        meter
+            .u64_observable_gauge("aigw.quota.unsettled")
+            .with_description("Ends of reservations that the store of quotas has not been told of.")
+            .with_callback(move |gauge| gauge.observe(waiting.unsettled() as u64, &[]))
+            .build();
+        meter
+            .u64_observable_counter("aigw.quota.unsettled.lost")
+            .with_description("Ends of reservations that the journal could not take, or that were given up.")
+            .with_callback(move |counter| counter.observe(lost.lost(), &[]))
+            .build();
+    }
+
     /// Counts one settled exchange.
     pub fn record(&self, settlement: &Settlement) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

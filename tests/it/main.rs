@@ -27,6 +27,7 @@ mod otlp;
 mod policies;
 mod quota_estimate;
 mod quota_exchange;
+mod quota_journal;
 mod quota_store;
 mod recorded;
 mod reload;

@@ -61,6 +61,13 @@ impl Redis {
         let _ = std::fs::remove_file(self.socket());
     }
 
+    /// Sends it a signal: STOP makes it fall silent, CONT go on.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("it runs").id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill");
+        assert!(status.success(), "{name}");
+    }
+
     /// Starts it, with what it had.
     pub(crate) async fn run(&mut self) {
         let mut command = Command::new("redis-server");
