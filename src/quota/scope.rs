@@ -246,7 +246,7 @@ impl Selector {
     pub(super) fn selects(&self, facts: &Facts<'_>) -> bool {
         let Self {
             targets,
-            tenants,
+            tenants: _,
             key_quota,
             asked_models,
             sent_models,
