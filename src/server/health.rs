@@ -19,6 +19,10 @@ const GO_SERVICE: &str = "extproc";
 /// The services whose health can be asked for; the empty name is the whole server.
 const SERVICES: [&str; 3] = ["", "envoy.service.ext_proc.v3.ExternalProcessor", GO_SERVICE];
 
+/// Answered with yes by everything that can answer: to start a processor anew helps against neither a missing configuration nor a drain.
+/// For probes, which only check; it is not listed.
+const LIVENESS: &str = "liveness";
+
 /// Shared knowledge of whether the processor serves: not before it has a configuration, and not once it drains.
 #[derive(Debug, Clone)]
 pub struct Health {
@@ -101,6 +105,9 @@ impl health_server::Health for Health {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
+        if service == LIVENESS {
+            return Ok(Response::new(HealthCheckResponse { status: ServingStatus::Serving.into() }));
+        }
         if !self.knows(&service) {
             return Err(Status::not_found("unknown service"));
         }
@@ -149,6 +156,26 @@ mod tests {
 
     use super::health_server::Health as _;
     use super::*;
+
+    #[tokio::test]
+    async fn it_lives_whether_it_serves_or_not() {
+        let health = Health::new(false, Habits::Own);
+        let check = async |service: &str| {
+            let request = Request::new(HealthCheckRequest { service: service.to_owned() });
+            health.check(request).await.unwrap().into_inner().status()
+        };
+        assert_eq!(
+            (check("").await, check("liveness").await),
+            (ServingStatus::NotServing, ServingStatus::Serving)
+        );
+        health.configured();
+        assert_eq!(check("").await, ServingStatus::Serving);
+        health.drain();
+        assert_eq!(
+            (check("").await, check("liveness").await),
+            (ServingStatus::NotServing, ServingStatus::Serving)
+        );
+    }
 
     #[tokio::test]
     async fn the_go_processor_serves_whatever_happens() {
