@@ -5,6 +5,7 @@
 // Tells clippy that all of this is tests, helpers included.
 #![cfg(test)]
 
+mod charts;
 mod cluster;
 #[expect(dead_code, reason = "some of it is for tests that follow")]
 mod support;

@@ -2,14 +2,16 @@
 
 pub(crate) mod apiserver;
 pub(crate) mod cluster;
+pub(crate) mod guide;
 #[path = "../it/support/http.rs"]
 pub(crate) mod http;
 mod isolation;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod provider;
 pub(crate) mod tools;
 
-pub(crate) use isolation::isolated;
+pub(crate) use isolation::{isolated, isolated_with_envoy};
 
 use std::io::Write;
 
@@ -22,6 +24,13 @@ pub(crate) fn missing<T>(what: &str) -> Option<T> {
     // Past the test runner, which shows nothing of a test that passes. A failure to write has nowhere to go.
     _ = writeln!(std::io::stderr(), "SKIPPED {}: {what}", thread.name().unwrap_or("a test"));
     None
+}
+
+/// The folder of test inputs that are not part of this repository, as for the other tests.
+pub(crate) fn shared_data() -> Option<std::path::PathBuf> {
+    let root = std::path::PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let data = std::env::var_os("AIGW_SHARED_DATA").map_or_else(|| root.join("../shared/data"), Into::into);
+    data.is_dir().then_some(data)
 }
 
 /// A task that ends with the test's runtime.
@@ -46,7 +55,7 @@ pub(crate) async fn until_some<T>(what: &str, mut question: impl AsyncFnMut() ->
         }
     };
     // Not a measure of anything: without it a failure would hang.
-    tokio::time::timeout(std::time::Duration::from_secs(120), waiting)
+    tokio::time::timeout(std::time::Duration::from_secs(90), waiting)
         .await
         .unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }

@@ -4,7 +4,10 @@
 //! process 1: when it ends, however it ends, the kernel kills everything that it has started.
 
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+use ai_gateway::standalone::envoy_binary::Search;
 
 use super::apiserver::ApiServer;
 use super::missing;
@@ -19,37 +22,62 @@ const LIMIT: &str = "900";
 /// Runs the body of a test, inside, on a fresh cluster. The closure has to be written in the test's own function.
 pub(crate) fn isolated<F: AsyncFnOnce(ApiServer)>(body: F) {
     if std::env::var_os(INSIDE).is_some() {
-        prepare();
-        tell_more_on_panic();
-        let tools = Tools::find().expect("there were tools outside");
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async { body(ApiServer::start(tools).await).await });
+        inside(async |tools| body(ApiServer::start(tools).await).await);
+    } else if let Some(tools) = Tools::find() {
+        outside(&test_name::<F>(), &tools, None);
+    }
+}
+
+/// As [`isolated`], with the Envoy that `aigw run` would use, fetched if need be.
+pub(crate) fn isolated_with_envoy<F: AsyncFnOnce(ApiServer, PathBuf)>(body: F) {
+    if std::env::var_os(INSIDE).is_some() {
+        let envoy = std::env::var_os("AIGW_ENVOY").expect("set outside");
+        inside(async |tools| body(ApiServer::start(tools).await, envoy.into()).await);
         return;
     }
     let Some(tools) = Tools::find() else { return };
-    if let Err(reason) = possible() {
-        missing::<()>(&reason);
-        return;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let explicit = std::env::var_os("AIGW_ENVOY").map(PathBuf::from);
+    let search = Search::from_env(explicit);
+    match runtime.block_on(search.find(&mut |notice| println!("{notice}"))) {
+        Ok(envoy) => outside(&test_name::<F>(), &tools, Some(&envoy.path)),
+        Err(error) => missing(&error.to_string()).unwrap_or_default(),
     }
-    let name = test_name::<F>();
+}
+
+fn inside(body: impl AsyncFnOnce(Tools)) {
+    prepare();
+    tell_more_on_panic();
+    let tools = Tools::find().expect("there were tools outside");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(body(tools));
+}
+
+/// Starts the same test again, inside.
+fn outside(name: &str, tools: &Tools, envoy: Option<&Path>) {
+    if let Err(reason) = possible() {
+        return missing(&reason).unwrap_or_default();
+    }
     let mut inside = Command::new("timeout");
     // A process group of its own would keep Ctrl-C from it.
     inside.args(["--foreground", "--signal", "KILL", LIMIT, "setpriv", "--pdeathsig", "KILL"]);
     inside.args(NAMESPACES).arg(std::env::current_exe().expect("this executable"));
-    inside.args([&name, "--exact", "--nocapture", "--test-threads", "1"]);
+    inside.args([name, "--exact", "--nocapture", "--test-threads", "1"]);
     inside.env(INSIDE, "1").env("AIGW_K8S_TOOLS", tools.path("")).stdin(Stdio::null());
+    if let Some(envoy) = envoy {
+        inside.env("AIGW_ENVOY", envoy);
+    }
     if std::env::var_os("AIGW_TEST_VERBOSE").is_some() {
         let status = inside.status().expect("unshare");
         assert!(status.success(), "{name} failed inside of its namespaces, see above: {status}");
         return;
     }
     let output = inside.output().expect("unshare");
-    println!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    println!("{}{}", text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{name} failed inside of its namespaces, see above: {}", output.status);
-    assert!(
-        String::from_utf8_lossy(&output.stdout).contains("1 passed"),
-        "{name} did not run inside of its namespaces, see above"
-    );
+    let ran = text(&output.stdout).contains("1 passed");
+    assert!(ran, "{name} did not run inside of its namespaces, see above");
 }
 
 const NAMESPACES: [&str; 7] =

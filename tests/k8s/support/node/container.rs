@@ -200,6 +200,8 @@ impl Prepared {
             container.name
         ));
         let log = File::options().create(true).append(true).open(log).expect("a log");
+        // Envoy opens `/dev/stdout` anew, as a user who is not this one.
+        log.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("its mode");
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{}", place.network));
         command.args(["unshare", "--mount", "--propagation", "private", "sh", "-ec", ROOT, "sh"]);
