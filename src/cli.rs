@@ -45,7 +45,7 @@ enum Command {
     /// Check files as `aigw run` would, and explain what requests would get
     Check(check::Options),
     /// Run the external processor alone: Envoy connects to it over gRPC
-    Extproc(extproc::Options),
+    Extproc(Box<extproc::Options>),
     /// Manage the keys that clients show to the gateway
     Key(key::Options),
     /// Run a stand-in for a model provider

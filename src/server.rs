@@ -134,7 +134,7 @@ impl Processor {
                 listener,
                 health.clone(),
                 Arc::clone(&metrics),
-                (admin_keeper, index, pushed.clone()),
+                (admin_keeper, index, pushed),
                 shown,
             )));
         }
