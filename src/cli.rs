@@ -41,7 +41,7 @@ struct Logs {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the whole gateway on this machine, from Kubernetes-style files
-    Run(standalone::RunOptions),
+    Run(Box<standalone::RunOptions>),
     /// Check files as `aigw run` would, and explain what requests would get
     Check(check::Options),
     /// Run the external processor alone: Envoy connects to it over gRPC
@@ -71,7 +71,7 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     finish(match command {
         Command::Check(options) => return check::run(&options).unwrap_or_else(|error| fail_usage(&error)),
-        Command::Run(options) => block_on(async { Ok(standalone::run(options).await?) }),
+        Command::Run(options) => block_on(async { Ok(standalone::run(*options).await?) }),
         Command::Extproc(options) => block_on(async { extproc::run(options.plan()?).await }),
         Command::Key(options) => block_on(key::run(options)),
         Command::Testbackend(options) => block_on(run_testbackend(*options)),
