@@ -85,6 +85,10 @@ doc: ## The library's documentation, without warnings
 	$(call say,documentation)
 	RUSTDOCFLAGS='$(DOCFLAGS)' $(CARGO) doc --no-deps --lib
 
+.PHONY: crds
+crds: ## The kinds of the gateway in manifests/crds, from the types
+	$(CARGO) run --bin aigw -- crds --output manifests/crds
+
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZ_SECONDS (60), with nightly Rust and cargo-fuzz
 	@$(CARGO) +nightly --version >/dev/null 2>&1 || { echo "nightly Rust is missing; installing it"; \

@@ -1,6 +1,7 @@
 //! The command line: what is asked for, and who does it.
 
 mod check;
+mod crds;
 mod drop_in;
 mod extproc;
 mod go_flags;
@@ -48,6 +49,8 @@ enum Command {
     Extproc(Box<extproc::Options>),
     /// Manage the keys that clients show to the gateway
     Key(key::Options),
+    /// Print the kinds of this gateway as CustomResourceDefinitions
+    Crds(crds::Options),
     /// Run a stand-in for a model provider
     Testbackend(Box<testbackend::Args>),
     /// Ask a running gateway whether it serves
@@ -74,6 +77,7 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Run(options) => block_on(async { Ok(standalone::run(*options).await?) }),
         Command::Extproc(options) => block_on(async { extproc::run(options.plan()?).await }),
         Command::Key(options) => block_on(key::run(options)),
+        Command::Crds(options) => crds::run(&options),
         Command::Testbackend(options) => block_on(run_testbackend(*options)),
         Command::Healthcheck(options) => block_on(health::run(options)),
         Command::Completions(options) => shell::completions(&options),

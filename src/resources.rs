@@ -11,9 +11,12 @@
 
 pub mod aigateway;
 pub mod core;
+pub mod crd;
 pub mod envoy_gateway;
+pub mod foreign;
 pub mod gateway_api;
 pub mod load;
+pub mod mcp;
 pub mod quota_policy;
 mod read;
 mod rules;
@@ -21,6 +24,7 @@ mod schema;
 pub mod security;
 pub mod security_policy;
 mod snapshot;
+pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod traffic;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::foreign::{Checked, container::KubernetesContainerSpec};
 use super::types::{
     API_GROUP, API_KIND_OR_EMPTY, BackendObjectReference, DNS_LABEL, DNS_SUBDOMAIN, GatewayDuration,
     HEADER_NAME, HOSTNAME, ParentReference,
@@ -22,14 +23,19 @@ pub struct AIGatewayRoute {
 pub struct AIGatewayRouteSpec {
     /// The Gateways it attaches to.
     #[serde(default)]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-field-rules" = [
+        ["self.all(parent, parent.kind == 'Gateway')", "a route can attach to Gateways only"]
+    ]))]
     pub parent_refs: Vec<ParentReference>,
     /// Only requests for these hosts are routed; none means any.
     #[serde(default)]
     #[schemars(length(max = 16), inner(length(min = 1, max = 253), regex(pattern = HOSTNAME)))]
     pub hostnames: Vec<String>,
     /// The rules; Gateway API precedence decides among them.
-    #[schemars(length(max = 15))]
+    #[schemars(length(max = 15), extend("x-field-rules" = [[
+        "self.all(rule, !has(rule.name) || self.exists_one(other, has(other.name) && other.name == rule.name))",
+        "two rules have the same name"
+    ]]))]
     pub rules: Vec<AIGatewayRouteRule>,
     /// Numbers published as dynamic metadata when an exchange has ended.
     #[serde(default)]
@@ -40,6 +46,15 @@ pub struct AIGatewayRouteSpec {
 /// Matches and the backends they lead to.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [
+    ["!has(self.name) || self.name != 'route-not-found'",
+     "the rule name `route-not-found` is taken: it names the answer to requests that no rule matches"],
+    ["!has(self.backendRefs) || self.backendRefs.all(b, has(b.group) && has(b.kind)) \
+      || !self.backendRefs.exists(b, has(b.group) || has(b.kind))",
+     "a rule cannot have an InferencePool and an AIServiceBackend"],
+    ["!has(self.backendRefs) || size(self.backendRefs) <= 1 || !self.backendRefs.exists(b, has(b.group) && has(b.kind))",
+     "an InferencePool must be the only backend of its rule"],
+]))]
 pub struct AIGatewayRouteRule {
     /// The rule's name.
     #[schemars(length(min = 1, max = 253), regex(pattern = DNS_SUBDOMAIN))]
@@ -70,7 +85,7 @@ pub struct AIGatewayRouteRule {
 #[serde(rename_all = "camelCase", default)]
 pub struct AIGatewayRouteRuleMatch {
     /// All must match.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub headers: Vec<HeaderMatch>,
 }
 
@@ -91,6 +106,11 @@ pub struct HeaderMatch {
 /// A backend of a rule: an AIServiceBackend unless group and kind say otherwise.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [
+    ["has(self.group) == has(self.kind)", "`group` and `kind` go together"],
+    ["!has(self.group) || (self.group == 'inference.networking.k8s.io' && self.kind == 'InferencePool')",
+     "leave `group` and `kind` out for an AIServiceBackend; the only other kind is InferencePool of `inference.networking.k8s.io`"],
+]))]
 pub struct AIGatewayRouteRuleBackendRef {
     /// Name of the backend.
     #[schemars(length(min = 1))]
@@ -123,6 +143,11 @@ pub struct AIGatewayRouteRuleBackendRef {
 /// How long a request may take; absent means the default, zero no limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-rules" = [[
+    "!has(self.request) || !has(self.backendRequest) || duration(self.request) == duration('0s') \
+     || duration(self.backendRequest) <= duration(self.request)",
+    "`backendRequest` cannot be longer than `request`"
+]]))]
 pub struct RuleTimeouts {
     /// From the client's request to the end of the answer.
     pub request: Option<GatewayDuration>,
@@ -148,10 +173,10 @@ pub struct LLMRequestCost {
 #[serde(default)]
 pub struct HTTPHeaderMutation {
     /// Headers to set, replacing any value.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub set: Vec<HTTPHeader>,
     /// Headers to remove.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub remove: Vec<String>,
 }
 
@@ -171,10 +196,10 @@ pub struct HTTPHeader {
 #[serde(default)]
 pub struct HTTPBodyMutation {
     /// Members to set.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub set: Vec<HTTPBodyField>,
     /// Members to remove.
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub remove: Vec<String>,
 }
 
@@ -202,7 +227,11 @@ pub struct AIServiceBackend {
 pub struct AIServiceBackendSpec {
     /// The API it speaks.
     pub schema: VersionedAPISchema,
-    /// Where it is.
+    /// Where it is: a Backend of Envoy Gateway.
+    #[schemars(extend("x-field-rules" = [[
+        "self.group == 'gateway.envoyproxy.io' && self.kind == 'Backend'",
+        "an AIServiceBackend refers to a Backend: write `kind: Backend` and `group: gateway.envoyproxy.io`"
+    ]]))]
     pub backend_ref: BackendObjectReference,
     /// Header edits for every request.
     pub header_mutation: Option<HTTPHeaderMutation>,
@@ -218,16 +247,26 @@ pub struct GatewayConfig {
     pub spec: GatewayConfigSpec,
 }
 
-/// See [`GatewayConfig`]. How the processor's container is run (`extProc`) has no meaning outside a cluster.
+/// See [`GatewayConfig`].
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
-#[schemars(extend("x-accepted" = ["extProc"]))]
 pub struct GatewayConfigSpec {
+    /// How the external processor is run. It has no meaning outside a cluster.
+    pub ext_proc: Option<GatewayConfigExtProc>,
     /// Costs of every route that does not define the same key itself.
     #[serde(rename = "globalLLMRequestCosts")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["metadataKey"]))]
     pub global_llm_request_costs: Vec<LLMRequestCost>,
     /// The proxy through which providers are reached.
     pub forward_proxy: Option<ForwardProxy>,
+}
+
+/// How the external processor is run.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct GatewayConfigExtProc {
+    /// Its container.
+    pub kubernetes: Option<Checked<KubernetesContainerSpec>>,
 }
 
 /// An HTTP proxy.

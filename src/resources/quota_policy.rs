@@ -1,7 +1,7 @@
 //! QuotaPolicy of `aigateway.envoyproxy.io`: what AIServiceBackends may be used for; with the selectors of Envoy Gateway 1.8.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::rules::Report;
 use super::types::LocalObjectReference;
@@ -23,7 +23,10 @@ pub struct QuotaPolicy {
 pub struct QuotaPolicySpec {
     /// The AIServiceBackends it is for, each by itself.
     #[serde(default)]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-field-rules" = [[
+        "self.all(target, target.kind == 'AIServiceBackend' && target.group == 'aigateway.envoyproxy.io')",
+        "name AIServiceBackends of `aigateway.envoyproxy.io`"
+    ]]))]
     pub target_refs: Vec<LocalObjectReference>,
     /// Whether its quotas are held to before or after a request; absent: after it, as upstream does. Not a field of upstream's.
     pub admission: Option<QuotaMode>,
@@ -73,7 +76,7 @@ pub struct QuotaDefinition {
 }
 
 /// How buckets decide together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum QuotaBucketMode {
     /// All are charged; room in one is enough.
     #[default]
@@ -92,6 +95,7 @@ pub struct QuotaRule {
     pub quota: QuotaValue,
     /// Counted, but never a reason to refuse.
     #[serde(default)]
+    #[schemars(extend("x-crd" = {"default": null}))]
     pub shadow_mode: bool,
 }
 
@@ -100,6 +104,7 @@ pub struct QuotaRule {
 pub struct QuotaValue {
     /// How much there is in each window.
     #[schemars(range(min = 0, max = 9_007_199_254_740_991_u64))]
+    #[schemars(extend("x-crd" = {"format": null, "minimum": null, "maximum": null}))]
     pub limit: u64,
     /// How long a window is; windows begin at whole multiples, in UTC.
     pub duration: QuotaDuration,
@@ -138,6 +143,10 @@ impl QuotaDuration {
 /// Conditions on a request, all of which have to hold (`RateLimitSelectCondition`).
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-rules" = [[
+    "has(self.headers) || has(self.methods) || has(self.path) || has(self.queryParams) || has(self.sourceCIDR)",
+    "there must be one of `headers`, `methods`, `path`, `queryParams` and `sourceCIDR`"
+]]))]
 pub struct ClientSelector {
     /// Headers, all of them.
     #[schemars(length(max = 64))]
@@ -172,7 +181,7 @@ pub struct SelectedHeader {
 }
 
 /// How values are compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectedValue {
     /// As they are.
     #[default]
@@ -247,7 +256,7 @@ fn root() -> String {
 }
 
 /// How paths are compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectedPathType {
     /// As they are.
     Exact,
@@ -290,7 +299,7 @@ pub struct SelectedSource {
 }
 
 /// How addresses are told apart.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SelectedSourceType {
     /// Not at all.
     #[default]

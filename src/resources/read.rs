@@ -25,7 +25,6 @@ const MAX_LINE: usize = 4096;
 
 /// Kinds that are known but have no meaning here yet, by API group.
 const NOT_SERVED: &[(&str, &[&str])] = &[
-    ("aigateway.envoyproxy.io", &["MCPRoute"]),
     ("gateway.envoyproxy.io", &["EnvoyExtensionPolicy", "EnvoyPatchPolicy", "HTTPRouteFilter"]),
     (
         "gateway.networking.k8s.io",
@@ -63,6 +62,9 @@ const NOT_SERVED: &[(&str, &[&str])] = &[
     ("cert-manager.io", &["Certificate", "ClusterIssuer", "Issuer"]),
     ("monitoring.coreos.com", &["PodMonitor", "PrometheusRule", "ServiceMonitor"]),
 ];
+
+/// Kinds that are read and checked, and that nothing serves yet.
+const NOT_PROGRAMMED: &[&str] = &["MCPRoute"];
 
 /// The kinds without which something would be open that is meant to be closed.
 const PROTECTING: &[&str] = &["SecurityPolicy", "TenantPolicy", "ClientTrafficPolicy"];
@@ -348,6 +350,10 @@ impl<'a> Reader<'a> {
         walk.root = Some(&served.shape);
         let body = walk.object(shape, node, "", &["apiVersion", "kind", "metadata", "status"]);
         let failed = walk.failed();
+        if !failed && NOT_PROGRAMMED.contains(&served.kind) {
+            let message = format!("kind {} is checked, but nothing serves it yet", served.kind);
+            walk.report(Diagnostic::warning(message), (node.line, node.column), "");
+        }
         let (start, positions) = ((node.line, node.column), Arc::new(walk.positions));
         self.found(walk.findings);
         if PROTECTING.contains(&served.kind) && (failed || metadata.is_none()) {
@@ -363,7 +369,7 @@ impl<'a> Reader<'a> {
 /// The parser's own complaint. It may repeat a piece of the text, which a Secret's must not.
 fn broken(source: &Source, text: &str, error: tree::SyntaxError) -> Diagnostic {
     let data = text.contains("data:") && !text.contains("ConfigMap");
-    let secret = data || text.contains("Secret") || text.contains("stringData");
+    let secret = data || ["Secret", "stringData", "MCPRoute"].iter().any(|word| text.contains(word));
     let quotes = error.message.contains(['`', '"', '\'']);
     let message = match secret && quotes {
         true => "this document is not valid YAML".to_owned(),
@@ -383,7 +389,8 @@ fn broken(source: &Source, text: &str, error: tree::SyntaxError) -> Diagnostic {
 /// Whether an object is a Secret, or a botched one.
 fn may_be_secret(node: &Node) -> bool {
     let kind = text_field(node, "kind");
-    kind == Some("Secret")
+    // An MCPRoute can hold a key of a server.
+    matches!(kind, Some("Secret" | "MCPRoute"))
         || field(node, "stringData").is_some()
         || (field(node, "data").is_some() && kind != Some("ConfigMap"))
 }

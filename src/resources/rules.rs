@@ -15,6 +15,7 @@ use super::{
     gateway_api::{
         BackendTLSPolicy, FromNamespaces, Gateway, GatewayClass, ReferenceGrant, SubjectAltNameType,
     },
+    mcp::MCPRoute,
     quota_policy::QuotaPolicy,
     security::{BackendSecurityPolicy, BackendSecurityPolicyType as Credential},
     security_policy::{SecurityPolicy, TenantPolicy},
@@ -152,7 +153,7 @@ fn check_mutations(
     }
 }
 
-fn unique<'a>(values: impl Iterator<Item = &'a str>, list: &str, key: &str, report: Report<'_>) {
+pub(super) fn unique<'a>(values: impl Iterator<Item = &'a str>, list: &str, key: &str, report: Report<'_>) {
     let mut seen = BTreeSet::new();
     for (index, value) in values.enumerate() {
         if !seen.insert(value) {
@@ -384,6 +385,12 @@ impl Rules for SecurityPolicy {
 impl Rules for TenantPolicy {
     fn check(&self, report: Report<'_>) {
         super::security_policy::check_tenants(&self.spec, report);
+    }
+}
+
+impl Rules for MCPRoute {
+    fn check(&self, report: Report<'_>) {
+        super::mcp::check(&self.spec, report);
     }
 }
 

@@ -3,7 +3,12 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::types::{LocalObjectReference, SecretObjectReference};
+use super::foreign::{
+    Checked,
+    cluster_settings::{ClusterBackend, ClusterSettings},
+    login::{CookieConfig, CookieNames, DenyRedirect, ForwardIDToken},
+};
+use super::types::{BackendObjectReference, GatewayDuration, LocalObjectReference, SecretObjectReference};
 
 /// The credential that is sent to the backends it targets.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -15,10 +20,27 @@ pub struct BackendSecurityPolicy {
 /// See [`BackendSecurityPolicy`]. Exactly the field that `type` names is set (checked when read).
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("maxProperties" = 4, "x-rules" = [
+    ["has(self.apiKey) == (self.type == 'APIKey')", "type APIKey needs `apiKey`, and no other type can have it"],
+    ["has(self.awsCredentials) == (self.type == 'AWSCredentials')",
+     "type AWSCredentials needs `awsCredentials`, and no other type can have it"],
+    ["has(self.azureAPIKey) == (self.type == 'AzureAPIKey')",
+     "type AzureAPIKey needs `azureAPIKey`, and no other type can have it"],
+    ["has(self.azureCredentials) == (self.type == 'AzureCredentials')",
+     "type AzureCredentials needs `azureCredentials`, and no other type can have it"],
+    ["has(self.gcpCredentials) == (self.type == 'GCPCredentials')",
+     "type GCPCredentials needs `gcpCredentials`, and no other type can have it"],
+    ["has(self.anthropicAPIKey) == (self.type == 'AnthropicAPIKey')",
+     "type AnthropicAPIKey needs `anthropicAPIKey`, and no other type can have it"],
+]))]
 pub struct BackendSecurityPolicySpec {
     /// The AIServiceBackends it applies to.
     #[serde(default)]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 16), extend("x-field-rules" = [[
+        "self.all(target, (target.kind == 'AIServiceBackend' && target.group == 'aigateway.envoyproxy.io') \
+         || (target.kind == 'InferencePool' && target.group == 'inference.networking.k8s.io'))",
+        "name AIServiceBackends of `aigateway.envoyproxy.io`, or InferencePools of `inference.networking.k8s.io`"
+    ]]))]
     pub target_refs: Vec<LocalObjectReference>,
     /// Which kind of credential.
     #[serde(rename = "type")]
@@ -44,6 +66,7 @@ pub struct BackendSecurityPolicySpec {
 /// Where a request's own credential stands. Exactly one of the two is set (checked when read).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
 pub struct CredentialOverride {
     /// In a header.
     pub from_request_headers: Option<FromRequestHeaders>,
@@ -79,10 +102,11 @@ pub struct FromDynamicMetadata {
 /// Gets a token from an OIDC provider, for a client's secret.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-accepted" = ["grantType"]))]
 pub struct OIDCExchangeToken {
     /// The provider and the client.
     pub oidc: OIDC,
+    /// Has no meaning; the token is always asked for with the client's credentials.
+    pub grant_type: Option<String>,
     /// For whom the token is meant.
     pub aud: Option<String>,
 }
@@ -90,10 +114,11 @@ pub struct OIDCExchangeToken {
 /// As [`OIDCExchangeToken`], for a role of AWS.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-accepted" = ["grantType"]))]
 pub struct AWSOIDCExchangeToken {
     /// The provider and the client.
     pub oidc: OIDC,
+    /// Has no meaning; the token is always asked for with the client's credentials.
+    pub grant_type: Option<String>,
     /// For whom the token is meant.
     pub aud: Option<String>,
     /// The role that trusts the provider.
@@ -106,10 +131,11 @@ pub struct AWSOIDCExchangeToken {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend(
     "x-not-served" = ["clientIDRef"],
-    "x-accepted" = [
-        "cookieConfig", "cookieDomain", "cookieNames", "csrfTokenTTL", "defaultRefreshTokenTTL", "defaultTokenTTL",
-        "denyRedirect", "disableTokenEncryption", "forwardAccessToken", "forwardIDToken", "logoutPath",
-        "passThroughAuthHeader", "redirectURL", "refreshToken", "resources",
+    "x-rules" = [
+        ["has(self.clientID) != has(self.clientIDRef)", "there must be exactly one of `clientID` and `clientIDRef`"],
+        ["!has(self.forwardAccessToken) || !self.forwardAccessToken || !has(self.forwardIDToken) \
+          || self.forwardIDToken.header.lowerAscii() != 'authorization'",
+         "`forwardAccessToken` and `forwardIDToken` cannot both use the header Authorization"],
     ],
 ))]
 pub struct OIDC {
@@ -124,14 +150,65 @@ pub struct OIDC {
     /// What is asked for, besides all that the provider offers.
     #[serde(default)]
     pub scopes: Vec<String>,
+    /// The Secret that holds the client's name; not served.
+    #[serde(rename = "clientIDRef")]
+    pub client_id_ref: Option<SecretObjectReference>,
+    /// How long and for whom a login's cookies are good.
+    pub cookie_config: Option<Checked<CookieConfig>>,
+    /// For which hosts a login's cookies are.
+    #[schemars(regex(pattern = COOKIE_DOMAIN))]
+    pub cookie_domain: Option<String>,
+    /// What a login's cookies are called.
+    pub cookie_names: Option<Checked<CookieNames>>,
+    /// How long a login may take.
+    #[serde(rename = "csrfTokenTTL")]
+    pub csrf_token_ttl: Option<GatewayDuration>,
+    /// How long a refresh token is good whose provider does not say.
+    #[serde(rename = "defaultRefreshTokenTTL")]
+    pub default_refresh_token_ttl: Option<GatewayDuration>,
+    /// How long a token is good whose provider does not say.
+    #[serde(rename = "defaultTokenTTL")]
+    pub default_token_ttl: Option<GatewayDuration>,
+    /// Requests without a login that are refused and not sent to the provider.
+    pub deny_redirect: Option<Checked<DenyRedirect>>,
+    /// Leaves a login's cookies in clear text.
+    pub disable_token_encryption: Option<bool>,
+    /// Sends a login's access token on.
+    pub forward_access_token: Option<bool>,
+    /// Sends a login's ID token on.
+    #[serde(rename = "forwardIDToken")]
+    pub forward_id_token: Option<Checked<ForwardIDToken>>,
+    /// The path that ends a login.
+    pub logout_path: Option<String>,
+    /// Takes requests that bring a token as they are.
+    pub pass_through_auth_header: Option<bool>,
+    /// Where a login comes back to.
+    #[serde(rename = "redirectURL")]
+    pub redirect_url: Option<String>,
+    /// Whether a login's token is renewed.
+    #[serde(default = "yes")]
+    pub refresh_token: bool,
+    /// What the token is for.
+    #[serde(default)]
+    pub resources: Vec<String>,
 }
+
+const COOKIE_DOMAIN: &str = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9]))*$";
 
 /// An OIDC provider.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend(
     "x-not-served" = ["backendRef", "backendRefs", "backendSettings"],
-    "x-accepted" = ["authorizationEndpoint", "endSessionEndpoint"],
+    "x-rules" = [
+        ["!has(self.backendRef)", "`backendRef` is not supported; write `backendRefs`"],
+        ["!has(self.backendSettings) || !has(self.backendSettings.retry) || !has(self.backendSettings.retry.perRetry) \
+          || !has(self.backendSettings.retry.perRetry.timeout)",
+         "`backendSettings.retry.perRetry.timeout` is not supported"],
+        ["!has(self.backendSettings) || !has(self.backendSettings.retry) || !has(self.backendSettings.retry.retryOn) \
+          || !has(self.backendSettings.retry.retryOn.httpStatusCodes)",
+         "`backendSettings.retry.retryOn.httpStatusCodes` is not supported"],
+    ],
 ))]
 pub struct OIDCProvider {
     /// Its URL.
@@ -139,6 +216,18 @@ pub struct OIDCProvider {
     pub issuer: String,
     /// Where tokens are asked for; absent: it is discovered.
     pub token_endpoint: Option<String>,
+    /// Where people log in.
+    pub authorization_endpoint: Option<String>,
+    /// Where logins end.
+    pub end_session_endpoint: Option<String>,
+    /// Refused; `backendRefs` has its place.
+    pub backend_ref: Option<Checked<BackendObjectReference>>,
+    /// The servers that are asked, where they are not those of the URL.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    pub backend_refs: Vec<Checked<ClusterBackend>>,
+    /// How Envoy treats them.
+    pub backend_settings: Option<Checked<ClusterSettings>>,
 }
 
 /// A pool of Google Cloud that trusts another identity provider.
@@ -193,6 +282,10 @@ pub struct SecretKeyCredential {
 /// A Microsoft Entra application.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [[
+    "has(self.clientSecretRef) != has(self.oidcExchangeToken)",
+    "there must be exactly one of `clientSecretRef` and `oidcExchangeToken`"
+]]))]
 pub struct AzureCredentials {
     /// The application's id.
     #[serde(rename = "clientID")]
@@ -235,6 +328,10 @@ pub struct AWSCredentialsFile {
 /// How to get Google Cloud credentials.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [[
+    "!has(self.credentialsFile) || !has(self.workloadIdentityFederationConfig)",
+    "there can be one of `credentialsFile` and `workloadIdentityFederationConfig`"
+]]))]
 pub struct GCPCredentials {
     /// The project.
     #[schemars(length(min = 1))]

@@ -1,7 +1,7 @@
 //! SecurityPolicy of `gateway.envoyproxy.io` (Envoy Gateway 1.8), as far as it says how clients prove who they are.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::rules::Report;
 use super::types::{
@@ -282,9 +282,18 @@ pub struct TenantPolicy {
 /// See [`TenantPolicy`].
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [[
+    "!has(self.gatewayKey) || self.targetRefs.all(target, target.kind == 'Gateway')",
+    "`gatewayKey` is asked for before the route is chosen: make a policy for the Gateway"
+]]))]
 pub struct TenantPolicySpec {
     /// The Gateways and AIGatewayRoutes it applies to; a route's own policy counts instead of its Gateway's.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), extend("x-field-rules" = [[
+        "self.all(target, (target.group == 'gateway.networking.k8s.io' && target.kind in ['Gateway', 'HTTPRoute']) \
+         || (target.group == 'aigateway.envoyproxy.io' && target.kind == 'AIGatewayRoute'))",
+        "name a Gateway of `gateway.networking.k8s.io`, or a route: as AIGatewayRoute of `aigateway.envoyproxy.io`, or as the \
+         HTTPRoute of the same name"
+    ]]))]
     pub target_refs: Vec<PolicyTargetReference>,
     /// Whether clients show keys of the gateway's own (`aigw key`); absent: as `--keys` says for all. On Gateways only.
     pub gateway_key: Option<GatewayKey>,
@@ -305,7 +314,7 @@ pub struct GatewayKey {
 }
 
 /// What becomes of clients without a key of the gateway's own.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum GatewayKeyMode {
     /// They are refused.
     #[default]
@@ -360,6 +369,11 @@ pub struct TenantParts {
 /// Some models for some tenants.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [[
+    "!self.anonymous || !has(self.tenant) \
+     || !(has(self.tenant.organisation) || has(self.tenant.team) || has(self.tenant.key))",
+    "a request that proves nothing has no tenant: remove `tenant`, or `anonymous`"
+]]))]
 pub struct TenantAccess {
     /// Those whose parts are these; a part that is absent may be any. Not requests that prove nothing.
     #[serde(default)]

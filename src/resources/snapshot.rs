@@ -15,6 +15,7 @@ use super::{
     core::{ConfigMap, Deployment, Secret, Service},
     envoy_gateway::{Backend, ClientTrafficPolicy, EnvoyProxy},
     gateway_api::{BackendTLSPolicy, Gateway, GatewayClass, ReferenceGrant},
+    mcp::MCPRoute,
     quota_policy::QuotaPolicy,
     read::{Source, parse},
     rules::Rules,
@@ -155,7 +156,9 @@ impl<T> Located<T> {
         let at = self.origin.locate(field);
         let diagnostic = diagnostic.resource(self.id()).field(field);
         match self.origin.source.line(at.line) {
-            Some(line) if self.origin.kind != "Secret" => diagnostic.at(at).snippet(line),
+            Some(line) if !matches!(self.origin.kind, "Secret" | "MCPRoute") => {
+                diagnostic.at(at).snippet(line)
+            }
             _ => diagnostic.at(at),
         }
     }
@@ -307,6 +310,8 @@ kinds! {
     security_policies: SecurityPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// TenantPolicies.
     tenant_policies: TenantPolicy, "ext.aigateway.envoyproxy.io", ["v1alpha1"], true;
+    /// MCPRoutes; nothing serves them yet.
+    mcp_routes: MCPRoute, "aigateway.envoyproxy.io", ["v1beta1", "v1alpha1"], true;
     /// QuotaPolicies.
     quota_policies: QuotaPolicy, "aigateway.envoyproxy.io", ["v1alpha1"], true;
     /// UsageLimits.
@@ -347,7 +352,7 @@ fn file<T: DeserializeOwned + Rules>(kind: &mut Kind<T>, draft: Draft) -> Vec<Di
         Err(error) => {
             // The walk lets nothing through that does not deserialise; this is for what it may have missed.
             let message = match origin.kind {
-                "Secret" => "this Secret cannot be read".to_owned(),
+                kind @ ("Secret" | "MCPRoute") => format!("this {kind} cannot be read"),
                 kind => format!("this {kind} cannot be read: {error}"),
             };
             let id = identify(origin.kind, &metadata.namespace, &metadata.name);

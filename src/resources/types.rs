@@ -23,6 +23,9 @@ pub const API_KIND_OR_EMPTY: &str = r"^$|^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$";
 /// An HTTP header name (RFC 9110 token).
 pub const HEADER_NAME: &str = r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$";
 
+/// A quantity of anything, fractions and negative ones included.
+pub const QUANTITY: &str = r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$";
+
 const DURATION: &str = "^([0-9]{1,5}(h|m|s|ms)){1,4}$";
 
 /// Refers to a Gateway (or another parent) that a route attaches to.
@@ -74,6 +77,7 @@ pub struct SecretObjectReference {
 /// Refers to something that takes requests: a Service unless said otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [["has(self.port) || self.kind != 'Service' || self.group != ''", "a Service needs a `port`"]]))]
 pub struct BackendObjectReference {
     /// API group; empty is the core group.
     #[serde(default)]
@@ -297,6 +301,20 @@ impl JsonSchema for Quantity {
     }
 }
 
+/// A size of a buffer as Envoy Gateway's own kinds take it: whole, and not zero.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BufferSize;
+
+impl JsonSchema for BufferSize {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "BufferSize".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "x-kubernetes-int-or-string": true, "pattern": "^[1-9]+[0-9]*([EPTGMK]i|[EPTGMk])?$" })
+    }
+}
+
 /// A number that is not negative, exact to six digits after the point, such as `200`, `1.5M` or `"25.00"`; in millionths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Decimal(pub u128);
@@ -337,7 +355,12 @@ impl JsonSchema for Decimal {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "x-kubernetes-int-or-string": true, "format": "decimal" })
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "format": "decimal",
+            "minimum": 0,
+            "pattern": r"^[0-9]{1,20}(\.[0-9]{1,6})?(k|[MGTPE]|[KMGTPE]i|[eE][0-9]{1,2})?$",
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 //! UsageLimit of `ext.aigateway.envoyproxy.io`, a group of this project's own: how much requests may use.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::quota_policy::check_expression;
 use super::rules::Report;
@@ -27,7 +27,12 @@ pub struct UsageLimit {
 pub struct UsageLimitSpec {
     /// The Gateways, AIGatewayRoutes and AIServiceBackends whose requests it is for: all of them together, unless `per` tells
     /// them apart.
-    #[schemars(length(min = 1, max = 16))]
+    #[schemars(length(min = 1, max = 16), extend("x-field-rules" = [
+        ["self.all(target, (target.group == 'gateway.networking.k8s.io' && target.kind in ['Gateway', 'HTTPRoute']) \
+          || (target.group == 'aigateway.envoyproxy.io' && target.kind in ['AIGatewayRoute', 'AIServiceBackend']))",
+         "name a Gateway of `gateway.networking.k8s.io`, or an AIGatewayRoute or AIServiceBackend of `aigateway.envoyproxy.io`"],
+        ["self.all(target, !has(target.sectionName))", "a limit is for a whole Gateway, route or backend: remove `sectionName`"],
+    ]))]
     pub target_refs: Vec<PolicyTargetReference>,
     /// What becomes of requests while the store is out of reach.
     #[serde(default)]
@@ -47,13 +52,14 @@ pub struct UsageLimitSpec {
     /// What models cost.
     pub prices: Option<PriceTable>,
     /// The limits; all of them have to have room.
-    #[schemars(length(min = 1, max = 64))]
+    #[schemars(length(min = 1, max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub limits: Vec<LimitSpec>,
 }
 
 /// How long answers may get.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-rules" = [["!has(self.minimum) || self.clamp", "`minimum` needs `clamp: true`"]]))]
 pub struct OutputPolicy {
     /// Tokens, where a request does not say.
     #[serde(rename = "default")]
@@ -112,6 +118,11 @@ pub struct PriceOfModel {
 /// One limit.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(extend("x-rules" = [
+    ["has(self.cel) == (self.type == 'CEL')", "type CEL needs `cel`, and no other type can have it"],
+    ["has(self.window) != (self.type == 'InFlight')", "every type but InFlight needs a `window`, and InFlight has none"],
+    ["self.type != 'InFlight' || self.mode != 'Record'", "what is in flight is counted before, or not at all: remove `mode`"],
+]))]
 pub struct LimitSpec {
     /// Its name among those of the policy. Clients are told it.
     #[schemars(length(min = 1, max = 63), regex(pattern = super::types::DNS_LABEL))]
@@ -151,6 +162,11 @@ pub struct LimitSpec {
 /// How long what is spent counts: one of these.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-rules" = [
+    ["[has(self.every), has(self.calendar), has(self.rolling)].filter(given, given).size() == 1",
+     "there must be exactly one of `every`, `calendar` and `rolling`"],
+    ["!has(self.timeZone) || has(self.calendar)", "only the calendar has a time zone"],
+]))]
 pub struct WindowSpec {
     /// Windows of a length (`90s`, `5m`, `12h`, `7d`), which begin at its whole multiples in UTC.
     pub every: Option<String>,
@@ -213,6 +229,10 @@ pub struct Matching {
 /// Some tenants: those whose parts are these; a part that is absent may be any.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
+#[schemars(extend("x-rules" = [[
+    "self.anonymous != (has(self.organisation) || has(self.team) || has(self.key))",
+    "say which tenants: by `organisation`, `team` and `key`, or with `anonymous: true`"
+]]))]
 #[expect(missing_docs, reason = "the names are those of a tenant's parts")]
 pub struct MatchedTenant {
     pub organisation: Option<String>,
@@ -224,6 +244,9 @@ pub struct MatchedTenant {
 
 /// A header.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[schemars(extend("x-rules" = [[
+    "has(self.value) != (self.type == 'Present')", "every type but Present needs a `value`, and Present has none"
+]]))]
 pub struct MatchedHeader {
     /// Its name.
     #[schemars(length(min = 1, max = 256), regex(pattern = HEADER_NAME))]
@@ -240,7 +263,7 @@ pub struct MatchedHeader {
 }
 
 /// How values are compared.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum MatchedValue {
     /// As they are.
     #[default]

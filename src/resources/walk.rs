@@ -101,7 +101,14 @@ impl Walk<'_> {
             }
             let field_path = join(path, &key.name);
             self.mark(&field_path, key, value);
-            if let Some(field) = shape.fields.get(&key.name) {
+            let field = shape.fields.get(&key.name);
+            let not_served = shape.not_served.contains(&key.name);
+            if not_served {
+                let finding =
+                    Diagnostic::warning(format!("`{}` has no meaning here yet and is ignored", key.name));
+                self.report(finding, (key.line, key.column), &field_path);
+            }
+            if let Some(field) = field {
                 // As for Kubernetes, a null is a field that is not there.
                 if !matches!(value.value, Value::Null) {
                     out.insert(
@@ -109,11 +116,7 @@ impl Walk<'_> {
                         self.value(&field.shape, value, &field_path, field.variables),
                     );
                 }
-            } else if shape.not_served.contains(&key.name) {
-                let finding =
-                    Diagnostic::warning(format!("`{}` has no meaning here yet and is ignored", key.name));
-                self.report(finding, (key.line, key.column), &field_path);
-            } else if !shape.open && !shape.accepted.contains(&key.name) {
+            } else if !not_served && !shape.open && !shape.accepted.contains(&key.name) {
                 meant.extend(self.unknown_field(shape, key, &field_path, skip));
             }
         }

@@ -10,6 +10,7 @@ mod autoconfig;
 mod changes;
 mod check;
 mod classic;
+mod crds;
 mod credentials;
 mod dialects;
 mod ending;

@@ -265,7 +265,7 @@ fn issuer(
     audience: Option<&String>,
     parts: &mut Parts,
 ) -> Result<Issuer, Unavailable> {
-    let OIDC { provider, client_id, client_secret, scopes } = written;
+    let OIDC { provider, client_id, client_secret, scopes, .. } = written;
     let Some(client_id) = client_id else {
         let message = "there is no client".to_owned();
         return lookup.refuse(&format!("{field}.clientID"), message, "name it as `clientID`");
