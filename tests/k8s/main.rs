@@ -7,5 +7,6 @@
 
 mod charts;
 mod cluster;
+mod crds;
 #[expect(dead_code, reason = "some of it is for tests that follow")]
 mod support;

@@ -8,6 +8,7 @@ pub(crate) mod http;
 mod isolation;
 pub(crate) mod network;
 pub(crate) mod node;
+pub(crate) mod objects;
 pub(crate) mod provider;
 pub(crate) mod tools;
 
