@@ -215,6 +215,11 @@ impl Publisher {
         self.ledger().taken(gateway, generation)
     }
 
+    /// As [`Publisher::taken`], at this moment.
+    pub fn standing(&self, gateway: &str, generation: u64) -> Taken {
+        self.ledger().taken(gateway, generation)
+    }
+
     /// Everybody who is connected, by name.
     pub fn replicas(&self) -> Vec<Replica> {
         self.ledger().replicas()
