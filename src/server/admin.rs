@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::State;
@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::health::Health;
-use super::listen::{Listen, Listener, Stream};
+use super::listen::{Incoming, Listener};
 use crate::credentials::Keeper;
 use crate::keys::Index;
 use crate::source::{Pushed, PushedStatus, Slot};
@@ -107,28 +107,4 @@ fn told(status: &PushedStatus, now: Instant) -> serde_json::Value {
         "problem": status.problem,
         "gateways": gateways.collect::<serde_json::Map<_, _>>(),
     })
-}
-
-/// Connections of a listener, as axum takes them.
-pub(super) struct Incoming(pub(super) Listener);
-
-impl axum::serve::Listener for Incoming {
-    type Io = Stream;
-    type Addr = Listen;
-
-    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        loop {
-            match self.0.accept().await {
-                Ok(stream) => return (stream, self.0.local().clone()),
-                Err(error) => {
-                    tracing::warn!(%error, "an admin connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<Self::Addr> {
-        Ok(self.0.local().clone())
-    }
 }

@@ -4,8 +4,7 @@ use axum::Router;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 
-use super::admin::Incoming;
-use super::listen::Listener;
+use super::listen::{Incoming, Listener};
 
 /// Answers every request with 501 and an error in the protocol's own form (JSON-RPC), until dropped.
 pub(super) async fn serve(listener: Listener) {

@@ -28,7 +28,7 @@ use subtle::ConstantTimeEq as _;
 
 use crate::keys::{Grant, KeyId, MAX_RECORD, Timestamp};
 use crate::keystore::{Created, ManageError, Manager, StoreError, parse_duration};
-use crate::server::admin::Incoming;
+use crate::server::listen::Incoming;
 use crate::server::listen::Listener;
 use crate::server::tls::Secured;
 
