@@ -1,6 +1,8 @@
 //! The command line: what is asked for, and who does it.
 
 mod check;
+#[cfg(feature = "controller")]
+mod controller;
 mod crds;
 mod drop_in;
 mod extproc;
@@ -32,10 +34,24 @@ struct Aigw {
 #[derive(Debug, clap::Args)]
 struct Logs {
     /// debug, info, warn or error; or a filter such as `warn,aigw::exchange=info`
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL", env = "AIGW_LOG_LEVEL")]
+    #[arg(
+        long,
+        global = true,
+        alias = "logLevel",
+        default_value = "info",
+        value_name = "LEVEL",
+        env = "AIGW_LOG_LEVEL"
+    )]
     log_level: String,
     /// How a log line is written
-    #[arg(long, global = true, default_value = "text", value_name = "FORMAT", env = "AIGW_LOG_FORMAT")]
+    #[arg(
+        long,
+        global = true,
+        alias = "logFormat",
+        default_value = "text",
+        value_name = "FORMAT",
+        env = "AIGW_LOG_FORMAT"
+    )]
     log_format: LogFormat,
 }
 
@@ -47,6 +63,9 @@ enum Command {
     Check(check::Options),
     /// Run the external processor alone: Envoy connects to it over gRPC
     Extproc(Box<extproc::Options>),
+    /// Run the controller: makes what Envoy Gateway and the processors of a cluster are told of its objects
+    #[cfg(feature = "controller")]
+    Controller(Box<crate::controller::Options>),
     /// Manage the keys that clients show to the gateway
     Key(key::Options),
     /// Print the kinds of this gateway as CustomResourceDefinitions
@@ -65,7 +84,7 @@ enum Command {
 
 /// What `aigw` does with these arguments.
 pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let Aigw { logs, command } = match Aigw::try_parse_from(arguments) {
+    let Aigw { logs, command } = match Aigw::try_parse_from(go_flags::of_controller(arguments)) {
         Ok(parsed) => parsed,
         Err(error) => return usage(&error),
     };
@@ -76,6 +95,8 @@ pub fn aigw(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Check(options) => return check::run(&options).unwrap_or_else(|error| fail_usage(&error)),
         Command::Run(options) => block_on(async { Ok(standalone::run(*options).await?) }),
         Command::Extproc(options) => block_on(async { extproc::run(options.plan()?).await }),
+        #[cfg(feature = "controller")]
+        Command::Controller(options) => block_on(controller::run(*options)),
         Command::Key(options) => block_on(key::run(options)),
         Command::Crds(options) => crds::run(&options),
         Command::Testbackend(options) => block_on(run_testbackend(*options)),

@@ -66,4 +66,7 @@ pub mod push;
 
 pub mod standalone;
 
+#[cfg(feature = "controller")]
+pub mod controller;
+
 pub mod cli;

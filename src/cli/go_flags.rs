@@ -30,6 +30,23 @@ pub(super) fn translate(arguments: impl IntoIterator<Item = OsString>) -> Vec<Os
     translated
 }
 
+/// The arguments of `aigw`, where those of `aigw controller` may have one dash, as Go's controller has it.
+pub(super) fn of_controller(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = arguments.into_iter().collect();
+    if arguments.get(1).is_some_and(|command| command == "controller") {
+        for argument in arguments.iter_mut().skip(2) {
+            // Of ours, those with one dash have one letter.
+            let long = |flag: &str| flag.len() > 1 && flag.starts_with(|c: char| c.is_ascii_lowercase());
+            if argument.to_str().and_then(|argument| argument.strip_prefix('-')).is_some_and(long) {
+                let mut two = OsString::from("-");
+                two.push(&*argument);
+                *argument = two;
+            }
+        }
+    }
+    arguments
+}
+
 /// The name, and the value if there is one, of an argument that is a flag.
 fn flag(argument: &str) -> Option<&str> {
     let flag = argument.strip_prefix('-')?;
@@ -104,6 +121,19 @@ mod tests {
         );
         assert_eq!(translated(&["x", "-h"]), ["x", "--help"]);
         assert_eq!(translated(&["x", "-configPath"]), ["x", "--configPath"]);
+    }
+
+    #[test]
+    fn the_controllers_flags_may_have_one_dash() {
+        let translated = |arguments: &[&str]| {
+            let arguments = of_controller(arguments.iter().map(OsString::from));
+            arguments.into_iter().map(|argument| argument.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            translated(&["aigw", "controller", "-logLevel", "debug", "--admin", ":1", "-h", "-V", "-"]),
+            ["aigw", "controller", "--logLevel", "debug", "--admin", ":1", "-h", "-V", "-"]
+        );
+        assert_eq!(translated(&["aigw", "run", "-logLevel"]), ["aigw", "run", "-logLevel"]);
     }
 
     #[test]
