@@ -202,6 +202,16 @@ impl Reservation {
             (None, Some(Settlement { request_model: Some(model), .. })) => model,
             _ => &self.model,
         };
+        let estimated = settlement.filter(|settlement| settlement.estimated);
+        // Where nobody has counted the prompt, it counts as long as it was taken for when it was let in: a limit holds only if no
+        // guess is lower than what a provider may charge.
+        let guessed = TokenUsage {
+            input: Some(self.prompt),
+            total: Some(self.prompt.saturating_add(usage.output.unwrap_or(0))),
+            ..*usage
+        };
+        let usage =
+            if estimated.is_some_and(|settlement| settlement.prompt_guessed) { &guessed } else { usage };
         let used = Used {
             usage,
             prompt: self.prompt,
@@ -210,8 +220,13 @@ impl Reservation {
             backend: served.map_or("", |served| &served.backend.name),
             route: served.map_or("", |served| &served.route),
         };
-        let costs = self.limits.iter().map(|limit| limit.cost(&used));
-        let spent = self.ask.claims.iter().cloned().zip(costs).collect();
+        // What is counted by what was delivered counts events that carry no token, too; no more can have been used than was held.
+        let most = estimated.map(|settlement| settlement.clamped.unwrap_or(self.ask.output.wanted));
+        let spent = self.ask.claims.iter().zip(&self.limits).map(|(claim, limit)| {
+            let most = most.map_or(u64::MAX, |output| claim.bound.at(output));
+            (claim.clone(), limit.cost(&used).min(most))
+        });
+        let spent = spent.collect();
         Settle { id: self.ask.id, spent }
     }
 }

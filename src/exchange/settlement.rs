@@ -76,6 +76,8 @@ pub struct Settlement {
     pub usage: TokenUsage,
     /// The provider reported no usage; what was delivered was counted instead.
     pub estimated: bool,
+    /// Nobody has counted the prompt: its tokens are taken from its length.
+    pub(super) prompt_guessed: bool,
     /// What the store of quotas was asked to hold for it: it is to be told of [`Settlement::settles`].
     pub reservations: Vec<Reservation>,
     /// The limit that had no room for it.
@@ -117,6 +119,7 @@ impl Settlement {
             status: None,
             usage: TokenUsage::default(),
             estimated: false,
+            prompt_guessed: false,
             reservations: Vec::new(),
             refused_by: None,
             clamped: None,
@@ -184,6 +187,7 @@ impl Settlement {
                 ..TokenUsage::default()
             };
             self.estimated = true;
+            self.prompt_guessed = true;
         }
     }
 

@@ -294,6 +294,26 @@ fn a_stream_that_is_cut_off_costs_what_was_delivered() {
     assert_eq!(settled[0].1[1], 1);
 }
 
+/// Otherwise a provider could charge more of a prompt than anybody counted, and a tenant that leaves its streams would go beyond its limits.
+#[test]
+fn a_stream_without_usage_costs_its_prompt_as_it_was_estimated_and_no_more_than_was_held() {
+    for (max_tokens, events, least, most) in [(500, 4, 4, 30), (2, 40, 2, 2)] {
+        let mut run = Run::new(&tokens());
+        let prompt = "模型 42 {x} ".repeat(100);
+        let body = json!({"model": "direct", "stream": true, "max_tokens": max_tokens, "messages": [{"role": "user", "content": prompt}]});
+        let ask = run.asked(&body);
+        change(run.answered(granted(&ask, max_tokens)));
+        run.response("200", SSE);
+        for _ in 0..events {
+            run.body("data: {\"choices\":[{\"delta\":{\"content\":\"word\"}}]}\n\n", false);
+        }
+        let prompt = ask.claims[0].bound.fixed;
+        assert!(prompt > body.to_string().len() as u64 / 4, "its length alone says less: {prompt}");
+        let output = run.settled()[0].1[0].checked_sub(prompt).expect("the prompt");
+        assert!((least..=most).contains(&output), "{output}");
+    }
+}
+
 #[test]
 fn what_an_anthropic_stream_has_counted_at_its_beginning_is_not_all_it_costs() {
     let mut run =
