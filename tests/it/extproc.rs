@@ -5,12 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ai_gateway::config::Config;
-use ai_gateway::proto::ext_proc::external_processor_client::ExternalProcessorClient;
 use ai_gateway::proto::ext_proc::processing_request::Request as Message;
 use ai_gateway::proto::ext_proc::processing_response::Response as Reply;
-use ai_gateway::proto::ext_proc::{
-    HeaderMap, HeaderValue, HttpBody, HttpHeaders, HttpTrailers, ProcessingRequest, ProcessingResponse,
-};
+use ai_gateway::proto::ext_proc::{HeaderValue, HttpTrailers, ProcessingRequest, ProcessingResponse};
 use ai_gateway::proto::health::health_check_response::ServingStatus;
 use ai_gateway::proto::health::health_client::HealthClient;
 use ai_gateway::proto::health::{HealthCheckRequest, HealthListRequest};
@@ -19,18 +16,16 @@ use ai_gateway::server::{Listen, Processor, ProcessorOptions};
 use ai_gateway::source::Slot;
 use bytes::Bytes;
 use envoy_types::pb::envoy::service::ext_proc::v3 as envoy;
-use http::Uri;
-use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status, Streaming};
+use tokio::net::TcpStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
 
-const AUTHORITY: &str = "http.gw.default";
+pub(crate) use crate::support::scripted::{
+    AUTHORITY, Envoy, channel, headers, request_body, response_body, response_headers,
+};
 
 /// A processor on a socket of its own.
 struct Rig {
@@ -56,12 +51,12 @@ impl Rig {
         Self { processor, slot, socket, _dir: dir }
     }
 
-    async fn channel(&self) -> Channel {
-        channel(self.socket.clone()).await
+    fn channel(&self) -> Channel {
+        channel(self.socket.clone())
     }
 
     async fn stream(&self) -> Envoy {
-        Envoy::open(self.channel().await).await
+        Envoy::open(self.channel()).await
     }
 
     async fn metrics(&self) -> String {
@@ -87,17 +82,6 @@ impl Rig {
     }
 }
 
-/// A connection to a processor's socket, as Envoy opens one for the gateway [`AUTHORITY`].
-pub(crate) async fn channel(socket: PathBuf) -> Channel {
-    let connect = move |_: Uri| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    };
-    let origin: Uri = format!("http://{AUTHORITY}").parse().unwrap();
-    let endpoint = Endpoint::from_static("http://unused").origin(origin);
-    endpoint.connect_with_connector(tower::service_fn(connect)).await.unwrap()
-}
-
 /// One streamed exchange from its beginning to its end, with usage.
 pub(crate) async fn exchange(channel: Channel) {
     let mut envoy = Envoy::open(channel).await;
@@ -106,33 +90,6 @@ pub(crate) async fn exchange(channel: Channel) {
     envoy.send(Some(headers)).await.unwrap();
     envoy.send(Some(response_body("data: {\"model\":\"m\"}\n\n", false))).await.unwrap();
     envoy.send(Some(response_body(USAGE, true))).await.unwrap();
-}
-
-/// Envoy's end of one stream.
-pub(crate) struct Envoy {
-    sender: mpsc::UnboundedSender<ProcessingRequest>,
-    replies: Streaming<ProcessingResponse>,
-}
-
-impl Envoy {
-    pub(crate) async fn open(channel: Channel) -> Self {
-        let (sender, messages) = mpsc::unbounded_channel();
-        let mut client = ExternalProcessorClient::new(channel);
-        let replies = client.process(UnboundedReceiverStream::new(messages)).await.unwrap().into_inner();
-        Self { sender, replies }
-    }
-
-    pub(crate) async fn send(&mut self, message: Option<Message>) -> Result<ProcessingResponse, Status> {
-        let request = ProcessingRequest { request: message, ..Default::default() };
-        // The processor may have ended the stream; its status is what matters.
-        let _ = self.sender.send(request);
-        self.replies.message().await.map(|reply| reply.expect("a reply or a status, never a silent end"))
-    }
-
-    pub(crate) async fn request(&mut self, model: &str) -> ProcessingResponse {
-        self.send(Some(headers(&[(":method", "POST"), (":path", "/v1/chat/completions")]))).await.unwrap();
-        self.send(Some(request_body(json!({"model": model, "stream": true})))).await.unwrap()
-    }
 }
 
 fn runtime() -> Runtime {
@@ -157,31 +114,6 @@ pub(crate) fn config() -> Value {
             "models": {},
         }],
     })
-}
-
-fn header_map(headers: &[(&'static str, &'static str)]) -> HeaderMap {
-    let header = |(key, value): &(&'static str, &'static str)| HeaderValue {
-        key: Bytes::from_static(key.as_bytes()),
-        value: Bytes::new(),
-        raw_value: Bytes::from_static(value.as_bytes()),
-    };
-    HeaderMap { headers: headers.iter().map(header).collect() }
-}
-
-pub(crate) fn headers(headers: &[(&'static str, &'static str)]) -> Message {
-    Message::RequestHeaders(HttpHeaders { headers: Some(header_map(headers)), end_of_stream: false })
-}
-
-pub(crate) fn response_headers(headers: &[(&'static str, &'static str)]) -> Message {
-    Message::ResponseHeaders(HttpHeaders { headers: Some(header_map(headers)), end_of_stream: false })
-}
-
-pub(crate) fn request_body(body: Value) -> Message {
-    Message::RequestBody(HttpBody { body: body.to_string().into(), end_of_stream: true })
-}
-
-pub(crate) fn response_body(body: &'static str, end_of_stream: bool) -> Message {
-    Message::ResponseBody(HttpBody { body: body.into(), end_of_stream })
 }
 
 pub(crate) fn code(result: Result<ProcessingResponse, Status>) -> Code {
@@ -307,7 +239,7 @@ async fn shutdown_cuts_off_what_does_not_end_and_settles_it() {
 #[tokio::test]
 async fn health_follows_configuration_and_draining() {
     let rig = Rig::new(false);
-    let mut health = HealthClient::new(rig.channel().await);
+    let mut health = HealthClient::new(rig.channel());
     let service = |name: &str| HealthCheckRequest { service: name.to_owned() };
     let mut changes = health.watch(service("")).await.unwrap().into_inner();
     let status = |response: ai_gateway::proto::health::HealthCheckResponse| response.status();

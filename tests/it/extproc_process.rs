@@ -123,7 +123,7 @@ impl Process {
     }
 
     async fn envoy(&self) -> Envoy {
-        Envoy::open(channel(self.socket.clone()).await).await
+        Envoy::open(channel(self.socket.clone())).await
     }
 
     /// The reply to a request for the list of models.
@@ -279,7 +279,7 @@ async fn a_bundle_may_arrive_in_pieces() {
 }
 
 async fn health_is_that_of_the_go_processor(process: &Process) {
-    let mut health = HealthClient::new(channel(process.socket.clone()).await);
+    let mut health = HealthClient::new(channel(process.socket.clone()));
     for service in ["", "extproc", "anything"] {
         let request = HealthCheckRequest { service: service.to_owned() };
         let status = health.check(request).await.unwrap().into_inner().status();

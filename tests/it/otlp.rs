@@ -82,7 +82,7 @@ async fn metrics_are_exported_as_the_environment_says() {
     while log.next_line().await.unwrap().expect("the ready line") != "AI Gateway External Processor is ready"
     {
     }
-    super::extproc::exchange(super::extproc::channel(socket).await).await;
+    super::extproc::exchange(super::extproc::channel(socket)).await;
 
     const DELTA: i32 = 1;
     let expected: BTreeSet<_> = [("input", 2), ("output", 3)]

@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub(crate) mod planes;
 pub(crate) mod provider;
 pub(crate) mod redis;
+pub(crate) mod scripted;
 pub(crate) mod sigv4;
 pub(crate) mod topology;
 pub(crate) mod yaml;
