@@ -12,6 +12,7 @@ VENV_READY := $(VENV)/.ready
 FILES ?= examples/basic/basic.yaml
 ARGS ?=
 FUZZ_SECONDS ?= 60
+CHAOS_SEEDS ?= 20
 DENY_VERSION := 0.20.2
 DOCFLAGS := -D warnings
 
@@ -45,6 +46,11 @@ test-k8s: ## The control plane against a real API server, Envoy Gateway and Envo
 	@status=0; tools=$$(tests/k8s/tools.sh) || status=$$?; \
 	if test $$status = 3 -a -z "$${CI:-}"; then exit 0; elif test $$status != 0; then exit $$status; fi; \
 	AIGW_TEST_STRICT=1 AIGW_K8S_TOOLS=$$tools $(CARGO) test --test k8s -- --test-threads 2
+
+.PHONY: test-chaos
+test-chaos: redis ## Quotas while processors and stores are killed, stopped, slow: CHAOS_SEEDS (20) runs of each, some minutes
+	$(call say,chaos)
+	AIGW_CHAOS_SEEDS=$(CHAOS_SEEDS) $(CARGO) test --test chaos -- --test-threads=1
 
 .PHONY: lint
 lint: fmt clippy bans ## Format, lints, banned dependencies
