@@ -99,10 +99,10 @@ impl Processors {
     /// Ends one as the kernel does where memory is short, and starts another in its place.
     pub(crate) async fn kill_and_restart(&mut self, number: usize) {
         let mut child = self.all[number].child.take().expect("started");
-        // Before anybody can notice.
-        self.all[number].killed.fetch_add(1, Ordering::SeqCst);
         child.kill().expect("kill");
         child.wait().expect("wait");
+        // Whoever has read the number before, was with the one that is gone, or did not reach it.
+        self.all[number].killed.fetch_add(1, Ordering::SeqCst);
         self.spawn(number);
         self.ready(number).await;
     }
