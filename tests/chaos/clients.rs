@@ -128,9 +128,8 @@ impl Shared {
         if envoy.send(Some(headers(own))).await.is_err() {
             return (End::Unreached, Outcome::Later);
         }
-        let reply = match envoy.send(Some(request_body(request.body.clone()))).await {
-            Ok(reply) => reply,
-            Err(_) => return (End::Unanswered, Outcome::Later),
+        let Ok(reply) = envoy.send(Some(request_body(request.body.clone()))).await else {
+            return (End::Unanswered, Outcome::Later);
         };
         let sent = match reply.response {
             Some(Reply::ImmediateResponse(answer)) => {

@@ -22,7 +22,8 @@ async fn each_seed(name: &str, body: impl AsyncFn(Redis, u64) -> crate::account:
     report(name, &runs);
 }
 
-/// Guarantee: what is spent and held never exceeds the limit, so nothing is overspent; every exchange is charged what it used, once.
+/// Guarantee: what is spent and held never exceeds the limit, so nothing is overspent; every exchange is charged what it used, once, and
+/// nothing stays held of those that have ended (BerriAI/litellm#27639, #36926, #40050).
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_overspent() {
     each_seed("plain", async |redis, seed| run(&setup(&redis, seed), async |_: &mut Run| {}).await).await;

@@ -7,13 +7,12 @@ use std::time::{Duration, SystemTime};
 use ai_gateway::config::Config;
 use ai_gateway::endpoint::Endpoint;
 use ai_gateway::headers::Headers;
-use ai_gateway::keystore::Location;
 use ai_gateway::quota::estimate::{Measure, prompt};
 use ai_gateway::quota::ledger::Place;
 use ai_gateway::quota::{
     Ask, Bound, Claim, Estimate, Facts, Group, Mode, OutputCap, ReservationId, Stage, Verdict, cap,
 };
-use ai_gateway::quotastore::{RedisStore, Store};
+use ai_gateway::quotastore::{RedisOptions, RedisStore, Store};
 use ai_gateway::runtime::Runtime;
 use ai_gateway::tenant::Tenant;
 use serde_json::json;
@@ -142,8 +141,7 @@ pub(crate) struct Later(Store);
 
 impl Later {
     pub(crate) fn new(redis: &str) -> Self {
-        let Location::Redis(info) = redis.parse().expect("a URL") else { panic!("a server") };
-        let store = RedisStore::new(*info, None).expect("a store");
+        let store = RedisStore::open(redis.parse().expect("a URL"), &RedisOptions::default()).expect("a store");
         // No lease is longer than a minute, and no window of this test is shorter than an hour.
         store.set_clock(now() + 180_000);
         let store = Store::Redis(store);

@@ -29,6 +29,7 @@ mod policies;
 mod quota_estimate;
 mod quota_exchange;
 mod quota_journal;
+mod quota_peers;
 mod quota_store;
 mod recorded;
 mod reload;

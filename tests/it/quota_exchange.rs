@@ -63,6 +63,8 @@ fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
     answer.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// Elsewhere requests at the same time see what is left before any of them has been charged, and all go through:
+/// envoyproxy/ai-gateway#680 and #2394, higress-group/higress#2464, BerriAI/litellm#34732, #26672 and #40002.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_at_the_same_time_never_use_more_than_there_is() {
     // With and without answers being cut to what is left.
@@ -93,6 +95,7 @@ async fn clients_at_the_same_time_never_use_more_than_there_is() {
     }
 }
 
+/// An error is known for what it is, and costs nothing: envoyproxy/ai-gateway#2441.
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_the_provider_and_of_the_connection_cost_nothing_and_hold_nothing() {
     let Some((_backend, gateway)) = start(policy("", &tokens(AMOUNT))).await else { return };
@@ -175,6 +178,7 @@ async fn every_answer_says_what_is_left_streams_included() {
     gateway.stop().await;
 }
 
+/// Requests at a time are limited by tenant like anything else, without negative costs: envoyproxy/envoy#41219.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_in_flight_are_given_back_when_they_end() {
     let limits = "    - {name: parallel, type: InFlight, amount: 1}";

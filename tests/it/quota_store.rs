@@ -1,7 +1,7 @@
 //! Stores of quotas: the same steps on all of them, held against each other and against an account that knows nothing of how they
 //! count.
 
-mod stores;
+pub(crate) mod stores;
 mod topologies;
 
 use std::collections::BTreeMap;
@@ -23,15 +23,15 @@ use crate::support::redis::Redis;
 use crate::support::until;
 
 /// The most the account's limits allow.
-const AMOUNT: u64 = 1000;
+pub(crate) const AMOUNT: u64 = 1000;
 
 /// In the order of their times: Redis forgets what is over by its own clock.
-fn start() -> u64 {
+pub(crate) fn start() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     u64::try_from(since.as_millis()).unwrap() / 1000 * 1000 + 3_600_000
 }
 
-fn options(deadline: Duration) -> DeskOptions {
+pub(crate) fn options(deadline: Duration) -> DeskOptions {
     DeskOptions { deadline, flush: Duration::from_secs(30) }
 }
 
@@ -40,7 +40,7 @@ fn id(exchange: u64) -> ReservationId {
     ReservationId { process: 1, exchange, part: 0 }
 }
 
-fn claim(limit: &str, window: Window) -> Claim {
+pub(crate) fn claim(limit: &str, window: Window) -> Claim {
     Claim {
         bucket: BucketKey { limit: limit.into(), subject: "".into() },
         amount: AMOUNT,
@@ -54,19 +54,19 @@ fn claim(limit: &str, window: Window) -> Claim {
     }
 }
 
-const MINUTE: Window = Window::Rolling { length: 60_000 };
+pub(crate) const MINUTE: Window = Window::Rolling { length: 60_000 };
 
-fn ask(exchange: u64, wanted: u64, least: u64, claims: Vec<Claim>) -> Ask {
+pub(crate) fn ask(exchange: u64, wanted: u64, least: u64, claims: Vec<Claim>) -> Ask {
     let output = OutputCap { wanted, least };
     Ask { id: id(exchange), claims, groups: vec![Group::All], output, lease: Duration::from_secs(10) }
 }
 
-fn settle(ask: &Ask, spent: u64) -> Settle {
+pub(crate) fn settle(ask: &Ask, spent: u64) -> Settle {
     Settle { id: ask.id, spent: ask.claims.iter().map(|claim| (claim.clone(), spent)).collect() }
 }
 
 /// Spent and held of the first claim, after a step.
-fn first(verdict: &Verdict) -> (u64, u64) {
+pub(crate) fn first(verdict: &Verdict) -> (u64, u64) {
     let reading = match verdict {
         Verdict::Granted(grant) => &grant.readings[0],
         Verdict::Refused(refusal) => &refusal.readings[0],
@@ -75,7 +75,7 @@ fn first(verdict: &Verdict) -> (u64, u64) {
 }
 
 /// Asks for more than there can ever be: a look at the first claim's bucket.
-async fn look(store: &Store, claim: &Claim) -> (u64, u64) {
+pub(crate) async fn look(store: &Store, claim: &Claim) -> (u64, u64) {
     let mut claim = claim.clone();
     claim.bound = Bound::fixed(AMOUNT * 1000);
     claim.mode = Mode::Reserve;
@@ -151,6 +151,7 @@ async fn what_is_reserved_in_a_window_is_charged_to_it() {
     .await;
 }
 
+/// What one limit refuses is not counted by the others: envoyproxy/ratelimit#185.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_claims_have_room_or_nothing_is_held() {
     on_all(async |timed| {
@@ -460,6 +461,8 @@ fn random_steps_agree_with_a_plain_account() {
     }
 }
 
+/// Checks and charges are one step, whichever of several processors does it: Kuadrant/limitador#520; each has not a budget of its own:
+/// maximhq/bifrost#3547.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_at_once_spend_no_more_than_there_is() {
     let Some(redis) = Redis::start().await else { return };
@@ -508,6 +511,7 @@ async fn many_at_once_spend_no_more_than_there_is() {
     assert_eq!(look(&store, &hour).await, (spent, 0));
 }
 
+/// Trouble with Redis neither loses nor doubles what was used: BerriAI/litellm#30460.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_ends_while_redis_is_away_is_settled_once_it_is_back() {
     let Some(mut redis) = Redis::start().await else { return };

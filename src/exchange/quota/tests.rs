@@ -216,6 +216,7 @@ fn a_refused_request_holds_nothing_and_names_the_limit() {
     assert_eq!(settlement.settles().count(), 0);
 }
 
+/// What happens then is said by the policy, and not left to chance: Kuadrant/limitador#265.
 #[test]
 fn while_the_store_is_away_policies_decide() {
     let mut run = Run::new(&tokens());

@@ -53,6 +53,7 @@ fn shown(reply: &LocalReply) -> String {
     format!("{}\n{}\n\n{body:#}", reply.status, headers.join("\n"))
 }
 
+/// Clients know who has refused them: tensorzero/tensorzero#3678.
 #[test]
 fn a_refusal_says_in_every_dialect_which_limit_how_much_and_when() {
     let reading = Reading { amount: 10_000, spent: 3_000, held: 6_500, resets_at: NOW + 30_000 };

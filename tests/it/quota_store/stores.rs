@@ -12,8 +12,8 @@ use crate::support::topology::{Cluster, Sentinels};
 
 /// A store whose clock the test sets.
 #[derive(Clone)]
-pub(super) struct Timed {
-    pub(super) store: Store,
+pub(crate) struct Timed {
+    pub(crate) store: Store,
     memory_clock: Arc<AtomicU64>,
 }
 
@@ -29,7 +29,7 @@ impl Timed {
         Self { store: Store::Redis(connect(&redis.url())), memory_clock: Arc::default() }
     }
 
-    pub(super) fn set(&self, now: u64) {
+    pub(crate) fn set(&self, now: u64) {
         self.memory_clock.store(now, Ordering::SeqCst);
         if let Store::Redis(store) = &self.store {
             store.set_clock(now);
@@ -37,7 +37,7 @@ impl Timed {
     }
 }
 
-pub(super) fn connect(url: &str) -> RedisStore {
+pub(crate) fn connect(url: &str) -> RedisStore {
     connect_with(url, &RedisOptions::default())
 }
 
@@ -80,7 +80,7 @@ impl Topologies {
 }
 
 /// Runs a test's body on all stores.
-pub(super) async fn on_all(body: impl AsyncFn(Timed)) {
+pub(crate) async fn on_all(body: impl AsyncFn(Timed)) {
     body(Timed::memory()).await;
     if let Some(redis) = Redis::start().await {
         body(Timed::redis(&redis)).await;

@@ -78,12 +78,6 @@ impl Redis {
         until("Redis listens", async || UnixStream::connect(self.socket()).is_ok()).await;
     }
 
-    /// Sends it a signal, such as `-STOP`.
-    pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.as_ref().expect("it runs").id().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().expect("kill").success());
-    }
-
     /// What redis-cli does.
     pub(crate) fn command(&self, arguments: &[&str]) -> String {
         let output = Command::new("redis-cli").arg("-s").arg(self.socket()).args(arguments).output();
