@@ -285,13 +285,15 @@ fn a_client_that_leaves_before_the_answer_pays_the_prompt_and_no_answer() {
 #[test]
 fn a_stream_that_is_cut_off_costs_what_was_delivered() {
     let mut run = Run::new(&tokens());
-    run.sent(&stream());
+    let ask = run.asked(&stream());
+    change(run.answered(granted(&ask, ask.output.wanted)));
     run.response("200", SSE);
     for _ in 0..40 {
         run.body("data: {\"choices\":[{\"delta\":{\"content\":\"word\"}}]}\n\n", false);
     }
     let settled = run.settled();
-    assert!((40..120).contains(&settled[0].1[0]), "{settled:?}");
+    let prompt = ask.claims[0].bound.fixed;
+    assert!((40..120).contains(&(settled[0].1[0] - prompt)), "{settled:?}");
     assert_eq!(settled[0].1[1], 1);
 }
 
@@ -335,13 +337,14 @@ fn what_an_anthropic_stream_has_counted_at_its_beginning_is_not_all_it_costs() {
 #[test]
 fn a_stream_that_reports_no_usage_costs_what_was_delivered() {
     let mut run = Run::new(&tokens());
-    run.sent(&stream());
+    let ask = run.asked(&stream());
+    change(run.answered(granted(&ask, ask.output.wanted)));
     run.response("200", SSE);
     for _ in 0..40 {
         run.body("data: {\"choices\":[{\"delta\":{\"content\":\"word\"}}]}\n\n", false);
     }
     run.body("data: [DONE]\n\n", true);
-    assert!((40..120).contains(&run.settled()[0].1[0]));
+    assert!((40..120).contains(&(run.settled()[0].1[0] - ask.claims[0].bound.fixed)));
 }
 
 #[test]
