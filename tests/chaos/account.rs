@@ -101,21 +101,21 @@ impl Account {
     }
 
     /// A request is let in. Dropping what is returned says that it has ended.
-    pub(crate) fn admit(&self, honest: bool) -> Flying<'_> {
+    pub(crate) fn admit(&self, strict: bool) -> Flying<'_> {
         let now = self.flying.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_flying.fetch_max(now, Ordering::SeqCst);
         self.admitted.fetch_add(1, Ordering::SeqCst);
-        assert!(now <= FLYING || !honest, "{now} requests in flight, of {FLYING}");
+        assert!(now <= FLYING || !strict, "{now} requests in flight, of {FLYING}");
         Flying(self)
     }
 
     /// The provider has done work for so many tokens, for which so many had been held.
-    pub(crate) fn deliver(&self, tokens: u64, held: u64, honest: bool) {
+    pub(crate) fn deliver(&self, tokens: u64, held: u64, strict: bool) {
         let now = self.delivered.fetch_add(tokens, Ordering::SeqCst) + tokens;
         if tokens > held {
             self.excesses.lock().expect("no panic").push(tokens - held);
         }
-        assert!(now <= AMOUNT || !honest, "{now} tokens delivered, of {AMOUNT}");
+        assert!(now <= AMOUNT || !strict, "{now} tokens delivered, of {AMOUNT}");
     }
 
     pub(crate) fn end(&self, exchange: Exchange) {

@@ -38,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) account: Account,
     pub(crate) processors: Vec<Reached>,
     pub(crate) provider: Provider,
+    /// Nothing may be overspent, at no moment.
+    pub(crate) strict: bool,
 }
 
 /// What a client is going to do.
@@ -147,7 +149,7 @@ impl Shared {
         let cap = sent["max_tokens"].as_u64().expect("every answer has a limit");
         assert!(cap <= claims.wanted, "{cap} is more than was asked for: {claims:?}");
         *output = Some(cap);
-        let flying = self.account.admit(self.provider == Provider::Honest);
+        let flying = self.account.admit(self.strict);
         let end = self.answer(&mut envoy, request, claims, cap, dice).await;
         // The client has its answer, or has left: only then the processor may let another in.
         let end = finish(flying, envoy, end).await;
@@ -183,9 +185,9 @@ impl Shared {
         };
         let kind = if request.streams { "text/event-stream" } else { "application/json" };
         if request.leaves.is_some() {
-            self.account.deliver(prompt, held, honest);
+            self.account.deliver(prompt, held, self.strict);
         } else {
-            self.account.deliver(prompt + completion, held, honest);
+            self.account.deliver(prompt + completion, held, self.strict);
         }
         if envoy.send(Some(response_headers(&[(":status", "200"), ("content-type", kind)]))).await.is_err() {
             return Answered::Ended(End::Cut);
@@ -197,7 +199,7 @@ impl Shared {
             }
             let data = json!({"model": "m", "choices": [{"index": 0, "delta": {"content": "Hi"}}]});
             if request.leaves.is_some() {
-                self.account.deliver(1, u64::MAX, honest);
+                self.account.deliver(1, u64::MAX, self.strict);
             }
             if envoy.send(Some(response_body(format!("data: {data}\n\n"), false))).await.is_err() {
                 return Answered::Ended(End::Cut);

@@ -1,6 +1,5 @@
 //! Processors as processes of their own.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -20,8 +19,7 @@ pub(crate) const COUNT: usize = 4;
 pub(crate) struct Processors {
     all: Vec<Processor>,
     folder: PathBuf,
-    redis: String,
-    environment: BTreeMap<&'static str, String>,
+    redis: Vec<String>,
 }
 
 struct Processor {
@@ -45,15 +43,11 @@ impl Reached {
 }
 
 impl Processors {
-    /// Starts them, with their configuration, sockets and logs in that folder and quotas in that Redis.
-    pub(crate) async fn start(
-        folder: &Path,
-        redis: &str,
-        environment: BTreeMap<&'static str, String>,
-    ) -> Self {
+    /// Starts them, with their configuration, sockets and logs in that folder, and quotas in the Redis of those flags.
+    pub(crate) async fn start(folder: &Path, redis: &[String]) -> Self {
         let processor = || Processor { child: None, killed: Arc::default() };
         let all = (0..COUNT).map(|_| processor()).collect();
-        let mut processors = Self { all, folder: folder.to_owned(), redis: redis.to_owned(), environment };
+        let mut processors = Self { all, folder: folder.to_owned(), redis: redis.to_owned() };
         for number in 0..COUNT {
             processors.spawn(number);
         }
@@ -81,7 +75,7 @@ impl Processors {
         command
             .arg("--admin")
             .arg(format!("unix://{}", self.folder.join(format!("{number}-admin.sock")).display()));
-        command.args(["--redis", &self.redis, "--redis-deadline", "1s"]).envs(&self.environment);
+        command.args(&self.redis).args(["--redis-deadline", "1s"]);
         command.env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.all[number].child = Some(command.spawn().expect("aigw"));
     }

@@ -6,6 +6,9 @@ pub(crate) mod redis;
 #[expect(dead_code, reason = "the integration tests use the rest")]
 #[path = "../it/support/scripted.rs"]
 pub(crate) mod scripted;
+#[expect(dead_code, reason = "the integration tests use the rest")]
+#[path = "../it/support/topology.rs"]
+pub(crate) mod topology;
 
 use std::io::Write;
 use std::time::Duration;

@@ -141,7 +141,8 @@ pub(crate) struct Later(Store);
 
 impl Later {
     pub(crate) fn new(redis: &str) -> Self {
-        let store = RedisStore::open(redis.parse().expect("a URL"), &RedisOptions::default()).expect("a store");
+        let store =
+            RedisStore::open(redis.parse().expect("a URL"), &RedisOptions::default()).expect("a store");
         // No lease is longer than a minute, and no window of this test is shorter than an hour.
         store.set_clock(now() + 180_000);
         let store = Store::Redis(store);
