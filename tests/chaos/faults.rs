@@ -85,9 +85,9 @@ async fn nothing_is_overspent_where_redis_stops_for_a_while() {
         let faults = async |run: &mut Run| {
             for percent in [15, 40] {
                 run.used(percent).await;
-                redis.signal("-STOP");
+                redis.signal("STOP");
                 run.turned_away(8).await;
-                redis.signal("-CONT");
+                redis.signal("CONT");
                 run.admitted(1).await;
             }
         };
