@@ -127,8 +127,10 @@ impl Shared {
         let Ok(mut envoy) = Envoy::try_open(self.processors[processor].channel.clone()).await else {
             return (End::Unreached, Outcome::Later);
         };
-        if envoy.send(Some(headers(own))).await.is_err() {
-            return (End::Unreached, Outcome::Later);
+        // One that has just been started says itself that it does not know yet what to do.
+        match envoy.send(Some(headers(own))).await {
+            Ok(ProcessingResponse { response: Some(Reply::RequestHeaders(_)), .. }) => {}
+            _ => return (End::Unreached, Outcome::Later),
         }
         let Ok(reply) = envoy.send(Some(request_body(request.body.clone()))).await else {
             return (End::Unanswered, Outcome::Later);
