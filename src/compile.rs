@@ -51,7 +51,7 @@ pub use envoy::{CertificateFile, EnvoyConfig, EnvoyListener, Resource, Routes, S
 
 use crate::config::{self, Config};
 use crate::diagnostics::Diagnostics;
-use crate::exchange::{MODEL_HEADER, NO_ROUTE, ROUTING_HEADER};
+use crate::exchange::{MODEL_HEADER, NO_ROUTE, PROCESSED_HEADER, ROUTING_HEADER};
 use crate::mutation::METADATA_NAMESPACE;
 use crate::resources::Snapshot;
 
@@ -218,7 +218,7 @@ pub struct Destination {
 pub fn compile(snapshot: &Snapshot, options: &CompileOptions) -> Compiled {
     let mut diagnostics = Diagnostics::new();
     let (targets, options_fit) = listeners::collect(snapshot, options, &mut diagnostics);
-    let mut services = services::Services::new(snapshot, options);
+    let mut services = services::Services::new(snapshot, destinations::Place::Machine(options));
     let routes = routes::attach(snapshot, &targets, &mut services, &mut diagnostics);
     let policies = BackendPolicies::new(snapshot, &mut diagnostics);
     let security = Security::new(snapshot, options, &mut diagnostics);

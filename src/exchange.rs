@@ -42,7 +42,7 @@ use self::quota::{Question, Ruling};
 use self::request::Asked;
 pub use self::request::{
     ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
-    ORIGINAL_PATH_HEADER, ROUTING_HEADER, ROUTING_KEY, matched_values,
+    ORIGINAL_PATH_HEADER, PROCESSED_HEADER, ROUTING_HEADER, ROUTING_KEY, matched_values,
 };
 pub use self::settlement::{Outcome, Settlement};
 use crate::endpoint::{Endpoint, Paths};

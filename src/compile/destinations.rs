@@ -18,22 +18,35 @@ const EMBEDDED_IMAGE: &str = "ai-gateway-testupstream";
 #[derive(Debug)]
 pub(super) struct Unavailable;
 
+/// Where the addresses have to be reached from.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place<'a> {
+    /// From this machine, by an Envoy that is told all about them.
+    Machine(&'a CompileOptions),
+    /// From a cluster, by an Envoy that Envoy Gateway tells about them: names, TLS and their policies are its business.
+    Cluster,
+}
+
 /// Turns Backends into clusters and collects which embedded backends they need.
 pub(super) struct Destinations<'a> {
     snapshot: &'a Snapshot,
-    options: &'a CompileOptions,
+    place: Place<'a>,
     /// By Service.
     embedded: BTreeMap<String, EmbeddedBackend>,
 }
 
 impl<'a> Destinations<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, options: &'a CompileOptions) -> Self {
-        Self { snapshot, options, embedded: BTreeMap::new() }
+    pub(super) fn new(snapshot: &'a Snapshot, place: Place<'a>) -> Self {
+        Self { snapshot, place, embedded: BTreeMap::new() }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.place, Place::Cluster)
     }
 
     /// The same resources, nothing collected yet.
     pub(super) fn afresh(&self) -> Self {
-        Self::new(self.snapshot, self.options)
+        Self::new(self.snapshot, self.place)
     }
 
     pub(super) fn into_embedded(self) -> Vec<EmbeddedBackend> {
@@ -62,7 +75,11 @@ impl<'a> Destinations<'a> {
                 .push(backend.error("spec.endpoints", "there is no address").help("add an fqdn or an ip"));
             return Err(Unavailable);
         }
-        let tls = tls::of(self.snapshot, backend, self.options, diagnostics)
+        let options = match self.place {
+            Place::Machine(options) => options,
+            Place::Cluster => return Ok(in_cluster(backend)),
+        };
+        let tls = tls::of(self.snapshot, backend, options, diagnostics)
             .map_err(|tls::Unavailable| Unavailable)?;
         let endpoints: Vec<Endpoint> = backend
             .spec
@@ -70,7 +87,7 @@ impl<'a> Destinations<'a> {
             .iter()
             .enumerate()
             .filter_map(|(index, endpoint)| {
-                self.endpoint(backend, index, endpoint, tls.is_some(), diagnostics)
+                self.endpoint(backend, index, endpoint, (tls.is_some(), options), diagnostics)
             })
             .collect();
         let named = endpoints.iter().any(|endpoint| matches!(endpoint, Endpoint::Fqdn { .. }));
@@ -110,7 +127,7 @@ impl<'a> Destinations<'a> {
         backend: &Located<Backend>,
         index: usize,
         endpoint: &BackendEndpoint,
-        tls: bool,
+        (tls, options): (bool, &CompileOptions),
         diagnostics: &mut Diagnostics,
     ) -> Option<Endpoint> {
         let field = format!("spec.endpoints[{index}]");
@@ -120,7 +137,7 @@ impl<'a> Destinations<'a> {
             if let Some(service) = self.service(backend.namespace(), &hostname)
                 && let Some(deployment) = stand_in(self.snapshot, service)
             {
-                let path = self.embed(service, deployment);
+                let path = self.embed(service, deployment, options);
                 return Some(Endpoint::Unix { path, hostname });
             }
             if self.is_cluster_name(backend.namespace(), &hostname) {
@@ -155,11 +172,16 @@ impl<'a> Destinations<'a> {
         Some(planned)
     }
 
-    fn embed(&mut self, service: &Located<Service>, deployment: &Located<Deployment>) -> PathBuf {
+    fn embed(
+        &mut self,
+        service: &Located<Service>,
+        deployment: &Located<Deployment>,
+        options: &CompileOptions,
+    ) -> PathBuf {
         let name = format!("{}/{}", service.namespace(), service.name());
         let env = environment(deployment);
         let socket = format!("backend-{}.sock", fingerprint(&format!("{name} {env:?}")));
-        let socket = self.options.sockets.embedded.join(socket);
+        let socket = options.sockets.embedded.join(socket);
         self.embedded.entry(name.clone()).or_insert(EmbeddedBackend { name, socket, env }).socket.clone()
     }
 
@@ -190,6 +212,31 @@ impl<'a> Destinations<'a> {
             || hostname.ends_with(".svc")
             || self.service(namespace, hostname).is_some()
     }
+}
+
+/// The addresses as they are written: what is said of them tells one edition from another, and the host name that is signed.
+fn in_cluster(backend: &Located<Backend>) -> ClusterPlan {
+    let endpoint = |endpoint: &BackendEndpoint| {
+        let hostname = endpoint.hostname.clone();
+        if let Some(fqdn) = &endpoint.fqdn {
+            return Some(Endpoint::Fqdn { hostname: fqdn.hostname.to_ascii_lowercase(), port: fqdn.port });
+        }
+        if let Some(ip) = &endpoint.ip {
+            return Some(Endpoint::Ip { address: ip.address, port: ip.port, hostname });
+        }
+        let path = PathBuf::from(&endpoint.unix.as_ref()?.path);
+        Some(Endpoint::Unix { path, hostname: hostname.unwrap_or_else(|| "localhost".to_owned()) })
+    };
+    let mut plan = ClusterPlan {
+        name: String::new(),
+        backend: format!("{}/{}", backend.namespace(), backend.name()),
+        endpoints: backend.spec.endpoints.iter().filter_map(endpoint).collect(),
+        h2c: backend.spec.app_protocols.contains(&AppProtocol::H2c),
+        tls: None,
+        traffic: ClusterTraffic::default(),
+    };
+    name(&mut plan);
+    plan
 }
 
 /// The Deployment behind a Service, if it runs the test backend.

@@ -23,12 +23,19 @@ const KEY_BYTES: usize = 16;
 /// Computes the routing keys of one configuration.
 pub(super) struct Digest {
     key: hmac::Key,
+    credentials: bool,
 }
 
 impl Digest {
     /// The secret should be made anew for every start.
     pub(super) fn new(secret: &[u8; 32]) -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret) }
+        Self { key: hmac::Key::new(hmac::HMAC_SHA256, secret), credentials: true }
+    }
+
+    /// Keys that credentials are no part of, so that they can be rotated without a change of routes: the secret stays, and
+    /// a credential belongs to its backend, which is part of the key.
+    pub(super) fn without_credentials(secret: &[u8; 32]) -> Self {
+        Self { credentials: false, ..Self::new(secret) }
     }
 
     /// Lower-case hexadecimal. `public` is everything but the credentials, `credentials` those in the order of the
@@ -46,7 +53,7 @@ impl Digest {
         };
         // Serialising plain data of ours to memory fails for no input; an empty part would still be safe, only less telling.
         part(&serde_json::to_vec(public).unwrap_or_default());
-        for credential in credentials {
+        for credential in credentials.into_iter().filter(|_| self.credentials) {
             match credential {
                 Some(credential) => {
                     part(b"key");
@@ -77,8 +84,12 @@ mod tests {
             digest.routing_key(&("gateway", 1), [Some("key"), None]),
             digest.routing_key(&("gateway", 1), [Some("ke"), Some("y")]),
             Digest::new(&[8; 32]).routing_key(&("gateway", 1), [Some("key")]),
+            Digest::without_credentials(&[7; 32]).routing_key(&("gateway", 1), [Some("key")]),
         ] {
             assert_ne!(base, other);
         }
+        let rotated = Digest::without_credentials(&[7; 32]);
+        let key = |credential| rotated.routing_key(&("gateway", 1), [Some(credential)]);
+        assert_eq!(key("old"), key("new"));
     }
 }

@@ -10,10 +10,10 @@ use super::routes::AttachedRoute;
 /// When neither the rule nor the route says: a fixed time, so that the same files give the same list.
 const UNKNOWN_TIME: &str = "1970-01-01T00:00:00Z";
 
-/// The models of one listener: those that a served rule matches exactly. `shown`: whether a rule, by its route and its index there,
+/// The models of some listeners: those that a served rule matches exactly. `shown`: whether a rule, by its route and its index there,
 /// may be known to whoever asks for the list.
 pub(super) fn list(
-    listener: usize,
+    listeners: &[usize],
     routes: &[AttachedRoute<'_>],
     shown: impl Fn(&str, usize) -> bool,
 ) -> Models {
@@ -21,14 +21,17 @@ pub(super) fn list(
     let mut unscoped = Listed::default();
     let mut by_host: BTreeMap<String, Listed> = BTreeMap::new();
     for route in routes {
-        let Some(hostnames) = route.hostnames.get(&listener) else { continue };
+        let hostnames = route.hostnames_on(listeners);
+        if hostnames.is_empty() {
+            continue;
+        }
         for model in of(route, &shown) {
             all.add(&model);
             if route.resource.spec.hostnames.is_empty() {
                 unscoped.add(&model);
             } else {
-                for hostname in hostnames {
-                    by_host.entry(hostname.clone()).or_default().add(&model);
+                for hostname in &hostnames {
+                    by_host.entry((*hostname).to_owned()).or_default().add(&model);
                 }
             }
         }

@@ -82,6 +82,12 @@ impl AttachedRoute<'_> {
     pub(super) fn age(&self) -> (Option<&str>, &str) {
         (self.resource.metadata.creation_timestamp.as_deref(), &self.name)
     }
+
+    /// The host names it serves on any of some listeners.
+    pub(super) fn hostnames_on(&self, listeners: &[usize]) -> BTreeSet<&str> {
+        let names = listeners.iter().filter_map(|listener| self.hostnames.get(listener));
+        names.flatten().map(String::as_str).collect()
+    }
 }
 
 /// Host names by listener; says why where there are none.
@@ -339,6 +345,43 @@ fn asked_of(
     }
 }
 
+/// The indexes of rules in what is served, by the index of their route and their own in it.
+pub(super) type Places = BTreeMap<(usize, usize), usize>;
+
+/// The host names of some listeners of one Gateway, each with the matches of the rules in the order in which they are tried.
+pub(super) fn hosts(
+    listeners: &[usize],
+    routes: &[AttachedRoute<'_>],
+    places: &Places,
+    overlaps: &mut Overlaps,
+) -> Vec<Host> {
+    let mut hosts: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
+    for (route_index, route) in routes.iter().enumerate() {
+        let hostnames = route.hostnames_on(listeners);
+        for (rule_index, matches) in route.matches.iter().enumerate() {
+            let Some(rule) = places.get(&(route_index, rule_index)).copied() else { continue };
+            for hostname in &hostnames {
+                let entries = matches.iter().enumerate().map(|(match_index, Match { headers, .. })| Entry {
+                    headers,
+                    exact: headers.iter().filter(|header| header.kind == HeaderMatchType::Exact).count(),
+                    age: route.age(),
+                    place: (route_index, rule_index, match_index),
+                    rule,
+                });
+                hosts.entry(hostname).or_default().extend(entries);
+            }
+        }
+    }
+    let ordered = |(hostname, mut entries): (&str, Vec<Entry<'_>>)| {
+        entries.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
+        overlaps.look_at(&entries);
+        let matches =
+            entries.iter().map(|entry| RuleMatch { headers: entry.headers.to_vec(), rule: entry.rule });
+        Host { hostname: hostname.to_owned(), matches: matches.collect() }
+    };
+    hosts.into_iter().map(ordered).collect()
+}
+
 /// What one listener serves.
 pub(super) fn plan(
     index: usize,
@@ -352,10 +395,12 @@ pub(super) fn plan(
     let behind = policies.asks_behind(index, routes);
     let (clients, closed) = clients(target, policies, digest, behind);
     let mut rules = Vec::new();
-    let mut hosts: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
+    let mut places = Places::new();
     for (route_index, route) in routes.iter().enumerate() {
-        let Some(hostnames) = route.hostnames.get(&index) else { continue };
-        for (rule_index, (compiled, matches)) in route.rules.iter().zip(&route.matches).enumerate() {
+        if !route.hostnames.contains_key(&index) {
+            continue;
+        }
+        for (rule_index, compiled) in route.rules.iter().enumerate() {
             let rule = rules.len();
             let written = route.resource.spec.rules.get(rule_index).and_then(|rule| rule.name.as_deref());
             let mut traffic = policies.traffic.of(target, route.resource, written);
@@ -388,16 +433,7 @@ pub(super) fn plan(
                 destinations: compiled.destinations(),
             });
             clusters.add(treated.clusters);
-            for hostname in hostnames {
-                let entries = matches.iter().enumerate().map(|(match_index, Match { headers, .. })| Entry {
-                    headers,
-                    exact: headers.iter().filter(|header| header.kind == HeaderMatchType::Exact).count(),
-                    age: route.age(),
-                    place: (route_index, rule_index, match_index),
-                    rule,
-                });
-                hosts.entry(hostname).or_default().extend(entries);
-            }
+            places.insert((route_index, rule_index), rule);
         }
     }
     let shown: HashSet<(&str, usize)> = rules
@@ -405,17 +441,8 @@ pub(super) fn plan(
         .filter(|rule| rule.asked.is_none() && rule.action != Action::Refuse)
         .map(|rule| (rule.route.as_str(), rule.index))
         .collect();
-    let models = models::list(index, routes, |route, rule| shown.contains(&(route, rule)));
-    let hosts = hosts
-        .into_iter()
-        .map(|(hostname, mut entries)| {
-            entries.sort_by(|a, b| a.precedence().cmp(&b.precedence()));
-            overlaps.look_at(&entries);
-            let matches =
-                entries.iter().map(|entry| RuleMatch { headers: entry.headers.to_vec(), rule: entry.rule });
-            Host { hostname: hostname.to_owned(), matches: matches.collect() }
-        })
-        .collect();
+    let models = models::list(&[index], routes, |route, rule| shown.contains(&(route, rule)));
+    let hosts = hosts(&[index], routes, &places, overlaps);
     ListenerPlan {
         name: target.listener.name.clone(),
         gateway: format!("{}/{}", target.gateway.namespace(), target.gateway.name()),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::config::{self, BodyMutation, HeaderMutation};
 use crate::diagnostics::{Diagnostic, Diagnostics, suggest};
 use crate::resources::aigateway::{AIGatewayRoute, AIGatewayRouteRule, AIGatewayRouteRuleBackendRef};
+use crate::resources::types::BackendObjectReference;
 use crate::resources::{Located, Snapshot};
 
 use super::backend_traffic::Traffic;
@@ -16,7 +17,7 @@ use super::credentials::Kind;
 use super::digest::Digest;
 use super::failover::{self, Gathered, Way};
 use super::grants::{From, To, allowed, missing};
-use super::plan::{Action, Cluster, ClusterPlan, Endpoint, Forward, Member, RetryPlan};
+use super::plan::{Action, Cluster, ClusterPlan, ClusterTraffic, Endpoint, Forward, Member, RetryPlan};
 use super::routes::AttachedRoute;
 use super::services::{Reached, Service, Services};
 use super::{Destination, milliseconds, mutations};
@@ -291,6 +292,57 @@ impl CompiledRule {
         self.backends.iter().map(RuleBackend::destination).collect()
     }
 
+    /// Its backends as the processor reads them.
+    fn configs(&self) -> Vec<config::Backend> {
+        if self.backends.is_empty() {
+            return vec![self.placeholder()];
+        }
+        self.backends.iter().map(RuleBackend::config).collect()
+    }
+
+    /// The backend that a direct rule is sent to, or what stands for it.
+    pub(super) fn config(&self) -> config::Backend {
+        self.backends.first().map_or_else(|| self.placeholder(), RuleBackend::config)
+    }
+
+    /// What stands for the backends of a rule that Envoy answers itself: there is no credential in it.
+    pub(super) fn placeholder(&self) -> config::Backend {
+        config::Backend {
+            name: self.name.clone(),
+            model_name_override: None,
+            schema: config::ApiSchema::default(),
+            auth: None,
+            header_mutation: None,
+            body_mutation: None,
+        }
+    }
+
+    /// Whether it is refused whatever else is said, as one of its backends cannot be used.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(self.fate, Fate::Refuse)
+    }
+
+    /// Whether its backends are of several kinds or in an order.
+    pub(super) fn is_per_attempt(&self) -> bool {
+        self.per_attempt
+    }
+
+    /// Where its backends are, as a cluster names them, with their weights.
+    pub(super) fn references(&self) -> impl Iterator<Item = (&BackendObjectReference, u32)> {
+        self.backends.iter().map(|backend| (&backend.service.reference, backend.weight))
+    }
+
+    /// How long a request may take and an attempt, in milliseconds; zero is without limit.
+    pub(super) fn timeouts(&self) -> (u64, Option<u64>) {
+        (self.limits.request.unwrap_or(DEFAULT_TIMEOUT_MS), self.limits.attempt)
+    }
+
+    /// How its backends are reached where no policy says anything.
+    pub(super) fn reached(&self) -> Vec<Rc<Reached>> {
+        let plain = ClusterTraffic::default();
+        self.backends.iter().map(|backend| backend.service.reached(&plain)).collect()
+    }
+
     /// [`config::Rule::attempts`].
     pub(super) fn attempts(&self, per_attempt: bool) -> Vec<String> {
         let named = self.backends.iter().filter(|_| self.per_attempt || per_attempt);
@@ -399,20 +451,7 @@ fn unweighed(route: &Located<AIGatewayRoute>, field: &str, backends: &[RuleBacke
 /// The backends of all rules, as the processor reads them. A rule that Envoy answers itself has one without credential,
 /// so that the processor can name a rule for it.
 pub(super) fn backends(routes: &[AttachedRoute<'_>]) -> Vec<config::Backend> {
-    let rules = routes.iter().flat_map(|route| &route.rules);
-    rules
-        .flat_map(|rule| {
-            let placeholder = rule.backends.is_empty().then(|| config::Backend {
-                name: rule.name.clone(),
-                model_name_override: None,
-                schema: config::ApiSchema::default(),
-                auth: None,
-                header_mutation: None,
-                body_mutation: None,
-            });
-            rule.backends.iter().map(RuleBackend::config).chain(placeholder)
-        })
-        .collect()
+    routes.iter().flat_map(|route| &route.rules).flat_map(CompiledRule::configs).collect()
 }
 
 /// Where requests of a rule go, and how long they may take.

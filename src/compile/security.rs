@@ -84,6 +84,18 @@ impl<'a> Security<'a> {
         Self { snapshot, security, tenants, plans, clusters }
     }
 
+    /// Only who clients are: what they have to prove is Envoy Gateway's business in a cluster.
+    pub(super) fn of_tenants(snapshot: &'a Snapshot, diagnostics: &mut Diagnostics) -> Self {
+        let tenants = find(
+            snapshot,
+            snapshot.tenant_policies.iter(),
+            |policy| named(&policy.spec.target_refs),
+            diagnostics,
+        );
+        let (security, plans) = (Found::new(), BTreeMap::new());
+        Self { snapshot, security, tenants, plans, clusters: Vec::new() }
+    }
+
     /// What fetches keys.
     pub(super) fn clusters(&self) -> &[Cluster] {
         &self.clusters

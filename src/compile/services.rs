@@ -12,14 +12,15 @@ use crate::resources::aigateway::{
     AIServiceBackend, HTTPBodyMutation, HTTPHeaderMutation, VersionedAPISchema,
 };
 use crate::resources::envoy_gateway::Backend;
+use crate::resources::types::BackendObjectReference;
 use crate::resources::{Located, Snapshot};
 use crate::translate::Pair;
 
 use super::credentials::{self, Credential};
-use super::destinations::{self, Destinations};
+use super::destinations::{self, Destinations, Place};
 use super::grants::{From, To, allowed, missing};
 use super::plan::{ClusterPlan, ClusterTraffic};
-use super::{CompileOptions, EmbeddedBackend, digest, envoy};
+use super::{EmbeddedBackend, digest, envoy};
 
 const BACKEND_GROUP: &str = "gateway.envoyproxy.io";
 
@@ -31,6 +32,8 @@ pub(super) struct Service {
     pub(super) body_mutation: Option<HTTPBodyMutation>,
     pub(super) credential: Option<Credential>,
     pub(super) cluster: ClusterPlan,
+    /// What the cluster was made of, with its namespace.
+    pub(super) reference: BackendObjectReference,
     /// Each way in which rules have asked for it to be treated so far: there are few, of however many rules.
     reached: RefCell<Vec<Rc<Reached>>>,
 }
@@ -67,10 +70,10 @@ pub(super) struct Services<'a> {
 }
 
 impl<'a> Services<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, options: &'a CompileOptions) -> Self {
+    pub(super) fn new(snapshot: &'a Snapshot, place: Place<'a>) -> Self {
         Self {
             snapshot,
-            destinations: Destinations::new(snapshot, options),
+            destinations: Destinations::new(snapshot, place),
             resolved: BTreeMap::new(),
             clusters: BTreeMap::new(),
         }
@@ -124,6 +127,12 @@ impl<'a> Services<'a> {
             body_mutation: spec.body_mutation.clone(),
             credential: credential?,
             cluster: cluster?,
+            reference: BackendObjectReference {
+                namespace: Some(
+                    spec.backend_ref.namespace.clone().unwrap_or_else(|| backend.namespace().to_owned()),
+                ),
+                ..spec.backend_ref.clone()
+            },
             reached: RefCell::default(),
         })
     }
@@ -135,6 +144,9 @@ impl<'a> Services<'a> {
     ) -> Option<ClusterPlan> {
         const FIELD: &str = "spec.backendRef";
         let reference = &backend.spec.backend_ref;
+        if self.destinations.is_cluster() && reference.group.is_empty() && reference.kind == "Service" {
+            return service(backend, diagnostics);
+        }
         if reference.group != BACKEND_GROUP || reference.kind != "Backend" {
             let message = format!("a {} cannot be the destination", reference.kind);
             diagnostics.push(
@@ -184,6 +196,26 @@ impl<'a> Services<'a> {
         self.clusters.insert(backend.order, cluster.clone());
         cluster
     }
+}
+
+/// A Service is looked up by Envoy Gateway, Services of other clusters included; requests to it keep their host name.
+fn service(backend: &Located<AIServiceBackend>, diagnostics: &mut Diagnostics) -> Option<ClusterPlan> {
+    let reference = &backend.spec.backend_ref;
+    let Some(port) = reference.port else {
+        let message = "a Service has to be named with its port";
+        diagnostics.push(backend.error("spec.backendRef", message).help("add `port`"));
+        return None;
+    };
+    let namespace = reference.namespace.as_deref().unwrap_or_else(|| backend.namespace());
+    let name = format!("Service/{namespace}/{}:{port}", reference.name);
+    Some(ClusterPlan {
+        name: name.clone(),
+        backend: name,
+        endpoints: Vec::new(),
+        tls: None,
+        h2c: false,
+        traffic: ClusterTraffic::default(),
+    })
 }
 
 /// The dialect of a backend, if requests can be sent in it.

@@ -20,12 +20,14 @@ use crate::runtime::{
     Classic, Gateway, ModelList, Proved, Route, Rule, Scope, Served, Target, Tenancy, Unproved,
 };
 use crate::tenant::Tenant;
-use crate::wire::openai;
+use crate::wire::{anthropic, cohere, openai};
 
 /// Names the model in route matches, labels and logs.
 pub const MODEL_HEADER: &str = "x-ai-eg-model";
 /// Proves to Envoy's route that the request was signed for it; see [`crate::config::Rule::routing_key`].
 pub const ROUTING_HEADER: &str = "x-ai-eg-route";
+/// Tells Envoy's routes that the processor has chosen, so that a choice which Envoy does not know is told from none.
+pub const PROCESSED_HEADER: &str = "x-ai-eg-processed";
 /// The path the client used.
 pub const ORIGINAL_PATH_HEADER: &str = "x-ai-eg-original-path";
 /// The path the client used, under the name Envoy's access logs know.
@@ -46,6 +48,21 @@ const MAX_MODEL_LENGTH: usize = 4096;
 /// How much of a client's text is repeated back to it.
 const MAX_ECHO: usize = 1024;
 
+/// Nothing is known of the gateway that asks: nothing can be signed for it.
+fn no_configuration(endpoint: Endpoint) -> LocalReply {
+    const MESSAGE: &str = "the processor has no configuration for this gateway yet; try again shortly";
+    let body = match endpoint {
+        Endpoint::Messages | Endpoint::CountTokens | Endpoint::AnthropicModels => {
+            anthropic::error_body(503, MESSAGE)
+        }
+        Endpoint::Rerank => cohere::error_body(MESSAGE),
+        _ => openai::error_body("ServiceUnavailable", 503, MESSAGE),
+    };
+    let mut reply = LocalReply::json(503, "no_configuration", body);
+    reply.headers.push(("retry-after", "1".to_owned()));
+    reply
+}
+
 impl Exchange {
     pub(super) fn request_headers(
         &mut self,
@@ -61,9 +78,7 @@ impl Exchange {
         };
         self.note(|settlement| settlement.endpoint = Some(endpoint));
         let Some(scope) = self.scope.clone() else {
-            let message = "the processor has no configuration for this gateway yet; try again shortly";
-            let body = openai::error_body("ServiceUnavailable", 503, message);
-            return self.reply(LocalReply::json(503, "no_configuration", body));
+            return self.reply(no_configuration(endpoint));
         };
         let key = match self.gateway_key(&scope, &headers, now) {
             Ok(key) => key,
@@ -233,6 +248,7 @@ impl Exchange {
             settlement.request_model = Some(Arc::clone(&expected.model));
         });
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
+        edits.set(PROCESSED_HEADER, "1");
         route_anew(original.headers, original.model, &mut edits);
         client.proved.tell(&mut edits);
         if let Some(body) = &body {
@@ -271,6 +287,7 @@ impl Exchange {
         }
         let shown = if capped { BodyChange::Replace(body.clone()) } else { BodyChange::Keep };
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
+        edits.set(PROCESSED_HEADER, "1");
         let mut metadata = Metadata::default();
         metadata.text(INTERNAL_ID_KEY, self.id.to_string());
         metadata.text(ROUTING_KEY, String::from_utf8_lossy(&rule.routing_key));

@@ -9,7 +9,7 @@ use crate::resources::traffic::Retry;
 use crate::resources::types::GatewayDuration;
 
 use super::super::plan::{Action, Forward, Hashed, ListenerPlan, RetryPlan, RulePlan};
-use super::super::{NO_ROUTE, ROUTING_HEADER, milliseconds};
+use super::super::{NO_ROUTE, PROCESSED_HEADER, ROUTING_HEADER, milliseconds};
 use super::authentication::{self, Side};
 use super::written::{Route, Routes, VirtualHost};
 use super::{duration, group};
@@ -43,7 +43,7 @@ pub(super) fn configuration(listener: &ListenerPlan) -> Routes {
     let mut common = json!({
         "name": listener.full_name(),
         "ignore_port_in_host_matching": true,
-        "request_headers_to_remove": [ROUTING_HEADER],
+        "request_headers_to_remove": [ROUTING_HEADER, PROCESSED_HEADER],
     });
     if let Some(asked) = &listener.clients.front {
         common["typed_per_filter_config"] = authentication::per_filter(asked, Side::Front);
