@@ -17,6 +17,7 @@ pub mod foreign;
 pub mod gateway_api;
 pub mod load;
 pub mod mcp;
+pub mod neighbours;
 pub mod quota_policy;
 mod read;
 mod rules;

@@ -63,6 +63,7 @@ impl<'a> BackendPolicies<'a> {
             }
         }
         for policy in &snapshot.backend_traffic_policies {
+            diagnostics.extend(super::policies::unselecting(policy, &policy.spec.target_selectors));
             check(policy, diagnostics);
         }
         Self { targets }
@@ -183,6 +184,7 @@ fn merge(upper: BackendTrafficPolicySpec, lower: BackendTrafficPolicySpec) -> Ba
         |timeout: Option<BackendTimeout>| timeout.map_or((None, None), |both| (both.tcp, both.http));
     let ((upper_tcp, upper_http), (lower_tcp, lower_http)) = (timeout(upper.timeout), timeout(lower.timeout));
     BackendTrafficPolicySpec {
+        target_selectors: Vec::new(),
         target_ref: None,
         target_refs: Vec::new(),
         merge_type: lower.merge_type,

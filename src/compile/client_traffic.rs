@@ -31,6 +31,9 @@ impl<'a> ClientPolicies<'a> {
             |policy| references(policy.spec.target_ref.as_ref(), &policy.spec.target_refs),
             diagnostics,
         );
+        for policy in &snapshot.client_traffic_policies {
+            diagnostics.extend(super::policies::unselecting(policy, &policy.spec.target_selectors));
+        }
         for ((kind, namespace, name, section), policy) in targets.iter() {
             if kind != "Gateway" {
                 continue;

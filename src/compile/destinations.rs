@@ -79,8 +79,8 @@ impl<'a> Destinations<'a> {
             Place::Machine(options) => options,
             Place::Cluster => return Ok(in_cluster(backend)),
         };
-        let tls = tls::of(self.snapshot, backend, options, diagnostics)
-            .map_err(|tls::Unavailable| Unavailable)?;
+        let tls =
+            tls::of(self.snapshot, backend, options, diagnostics).map_err(|tls::Unavailable| Unavailable)?;
         let endpoints: Vec<Endpoint> = backend
             .spec
             .endpoints

@@ -5,6 +5,18 @@
 //! processors' configuration, is said at [`Programme`].
 
 mod applied;
+mod names;
+mod neighbours;
+mod objects;
+mod placement;
+mod protection;
+mod serve;
+mod sites;
+mod status;
+mod targets;
+#[cfg(test)]
+mod tests;
+mod writing;
 
 use std::collections::BTreeMap;
 
@@ -12,10 +24,20 @@ use serde_json::Value;
 
 pub use applied::Applied;
 
-use super::RoutingSecret;
+use super::destinations::Place;
+use super::digest::Digest;
+use super::listeners::Target;
+use super::routes::{self, AttachedRoute};
+use super::security::Security;
+use super::services::Services;
+use super::{RoutingSecret, costs, quota, unserved};
 use crate::config::Config;
 use crate::diagnostics::Diagnostics;
 use crate::resources::Snapshot;
+
+use protection::Subject;
+use serve::Common;
+use writing::{Layout, Writer};
 
 /// On everything that is generated: what carries it and is wanted no longer is taken away.
 pub const MANAGED_BY_LABEL: &str = "app.kubernetes.io/managed-by";
@@ -120,16 +142,86 @@ pub struct Condition {
     pub message: String,
 }
 
+/// The name of the Service by which processors are asked for a Gateway.
+#[must_use]
+pub fn service_name(namespace: &str, gateway: &str) -> String {
+    names::service(namespace, gateway)
+}
+
 /// Compiles the objects of a cluster. Never fails: what cannot be served is in [`Programme::statuses`] and
 /// [`Programme::diagnostics`].
 #[must_use]
 pub fn programme(snapshot: &Snapshot, options: &KubernetesOptions) -> Programme {
-    let _ = (snapshot, options);
-    Programme {
-        gateways: Vec::new(),
-        objects: Vec::new(),
-        transitional: None,
-        statuses: Vec::new(),
-        diagnostics: Diagnostics::new(),
+    let mut diagnostics = Diagnostics::new();
+    let sites = sites::collect(snapshot, options, &mut diagnostics);
+    let mut services = Services::new(snapshot, Place::Cluster);
+    let everywhere = {
+        let targets: Vec<Target<'_>> = sites.iter().flat_map(|site| site.targets.iter().cloned()).collect();
+        attached(snapshot, &targets, &mut services, &mut diagnostics)
+    };
+    let security = Security::of_tenants(snapshot, &mut diagnostics);
+    let quotas = quota::compile(snapshot, &mut diagnostics);
+    let _ = costs::of_routes(&everywhere, &mut diagnostics);
+    unserved::check(snapshot, &everywhere, &services, &mut diagnostics);
+    let digest = Digest::without_credentials(&options.secret.0);
+    let common = Common { snapshot, options, security: &security, quotas: &quotas, digest: &digest };
+    let mut reports = status::reports(&everywhere);
+    let mut layout = Layout::new(snapshot, &sites, &options.previous);
+    let mut writer = Writer::new(snapshot, options);
+    let mut gateways = Vec::new();
+    for site in &sites {
+        // What there is to say of it has been said.
+        let here = attached(snapshot, &site.targets, &mut services, &mut Diagnostics::new());
+        if here.is_empty() {
+            continue;
+        }
+        serve::ambiguous(site, &here, &mut diagnostics);
+        neighbours::stealing(snapshot, site, &here, &options.root_prefix, &mut diagnostics);
+        let subjects: Vec<Subject<'_>> = here.iter().map(|route| layout.subject(site, route)).collect();
+        let mut refusals = protection::refusals(snapshot, site, &subjects);
+        for (index, subject) in subjects.iter().enumerate() {
+            if let Some(problem) = layout.occupied(snapshot, subject) {
+                for rule in 0..subject.route.rules.len() {
+                    refusals.insert((index, rule), problem.clone());
+                }
+            }
+        }
+        let served = serve::serve(&common, site, &here, &refusals, &mut diagnostics);
+        for ((route, subject), (wanted, refused)) in here.iter().zip(&subjects).zip(served.routes) {
+            let report = reports.entry(route.name.clone()).or_default();
+            report.gateways.insert(site.id.clone());
+            report.refusals.extend(refused.into_iter().map(|refusal| (site.id.clone(), refusal)));
+            if layout.occupied(snapshot, subject).is_some() {
+                continue;
+            }
+            let http_routes = writer.route(site, route, subject, wanted, &mut layout);
+            report.problems.extend(neighbours::displacing(snapshot, site, route, &http_routes));
+        }
+        writer.site(site, &here);
+        gateways.push(GatewayProgramme {
+            id: site.id.clone(),
+            authority: site.authority.clone(),
+            config: served.config,
+        });
     }
+    let (objects, transitional) = writer.finish(&options.previous);
+    Programme {
+        statuses: status::of_all(snapshot, &reports, &diagnostics),
+        gateways,
+        objects,
+        transitional,
+        diagnostics,
+    }
+}
+
+/// The routes that attach to any of these listeners, without those that are about to be deleted.
+fn attached<'a>(
+    snapshot: &'a Snapshot,
+    targets: &[Target<'a>],
+    services: &mut Services<'_>,
+    diagnostics: &mut Diagnostics,
+) -> Vec<AttachedRoute<'a>> {
+    let mut attached = routes::attach(snapshot, targets, services, diagnostics);
+    attached.retain(|route| route.resource.metadata.deletion_timestamp.is_none());
+    attached
 }

@@ -12,13 +12,13 @@ use super::plan::{AccessLogPlan, Action, CertificatePlan, ClientPlan, Plan};
 use super::{CompileOptions, RuleDescription, RuleFate, access_log, certificates};
 
 /// The controller whose classes are served.
-const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
+pub(super) const CONTROLLER: &str = "gateway.envoyproxy.io/gatewayclass-controller";
 
 /// The API group of Gateways.
 pub(super) const GATEWAY_GROUP: &str = "gateway.networking.k8s.io";
 
 /// A listener that is served, with everything about it that routes do not change.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Target<'a> {
     pub(super) gateway: &'a Located<Gateway>,
     pub(super) listener: &'a Listener,

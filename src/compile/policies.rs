@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use crate::diagnostics::{Diagnostic, Diagnostics, suggest};
 use crate::resources::Located;
 use crate::resources::gateway_api::Gateway;
+use crate::resources::security_policy::TargetSelector;
 use crate::resources::types::PolicyTargetReference;
 
 use super::listeners::GATEWAY_GROUP;
@@ -106,4 +107,10 @@ pub(super) fn unknown_listener<T>(
     let section = section.filter(|section| !listeners.clone().any(|name| name == *section))?;
     let message = format!("{} has no listener `{section}`, so that this has no effect", gateway.id());
     Some(policy.warning("spec", message).help(suggest(section, listeners)))
+}
+
+/// Traffic policies select by label in a cluster only.
+pub(super) fn unselecting<T>(policy: &Located<T>, selectors: &[TargetSelector]) -> Option<Diagnostic> {
+    let message = "`targetSelectors` has no meaning here yet and is ignored";
+    (!selectors.is_empty()).then(|| policy.warning("spec.targetSelectors", message))
 }

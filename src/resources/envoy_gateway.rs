@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::{
     gateway_api::WellKnownCaCertificates,
-    security_policy::ClientTLSSettings,
+    security_policy::{ClientTLSSettings, TargetSelector},
     traffic::{HTTP2Settings, TCPKeepalive},
     types::{DNS_SUBDOMAIN, GatewayDuration, LocalObjectReference, PolicyTargetReference, Quantity},
 };
@@ -143,8 +143,7 @@ pub struct ClientTrafficPolicy {
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-not-served" = [
-    "clientIPDetection", "enableProxyProtocol", "grpc", "healthCheck", "http1", "http3", "proxyProtocol", "scheme",
-    "targetSelectors"
+    "clientIPDetection", "enableProxyProtocol", "grpc", "healthCheck", "http1", "http3", "proxyProtocol", "scheme"
 ]))]
 pub struct ClientTrafficPolicySpec {
     /// The one Gateway it applies to (older form).
@@ -153,6 +152,9 @@ pub struct ClientTrafficPolicySpec {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub target_refs: Vec<PolicyTargetReference>,
+    /// Targets by label: in a cluster only.
+    #[serde(default)]
+    pub target_selectors: Vec<TargetSelector>,
     /// Connection settings.
     pub connection: Option<ClientConnection>,
     /// How long things may take.

@@ -215,7 +215,12 @@ impl Memory {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> (Snapshot, Diagnostics) {
         let mut before = std::mem::take(&mut self.files);
-        let mut filing = Filing { snapshot: Snapshot::default(), findings: Diagnostics::new(), order: 0 };
+        let mut filing = Filing {
+            snapshot: Snapshot::default(),
+            findings: Diagnostics::new(),
+            order: 0,
+            stored: self.stored,
+        };
         for source in sources {
             let source = Arc::new(source);
             let limit = filing.findings.len() + MAX_FINDINGS;
@@ -254,6 +259,7 @@ struct Filing {
     snapshot: Snapshot,
     findings: Diagnostics,
     order: usize,
+    stored: bool,
 }
 
 impl Filing {
@@ -274,6 +280,7 @@ impl Filing {
                     body: body.clone(),
                     origin: Arc::new(origin),
                     order: self.order,
+                    stored: self.stored,
                 };
                 self.order += 1;
                 let findings = (served.file)(&mut self.snapshot, draft);
@@ -424,7 +431,11 @@ fn identity(walk: &mut Walk<'_>, node: &Node) -> Option<&'static Served> {
     walk.resource = identify(&quote(kind), if namespaced { namespace } else { "" }, &quote(name));
     let (api_version, version_at) = api_version?;
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    if let Some(served) = SERVED.iter().find(|served| served.kind == kind && served.group == group) {
+    // Some have a meaning in a cluster only.
+    let passed_over = NOT_SERVED.iter().any(|(known, kinds)| *known == group && kinds.contains(&kind));
+    if let Some(served) = SERVED.iter().find(|served| served.kind == kind && served.group == group)
+        && (walk.stored || !passed_over)
+    {
         if served.versions.contains(&version) {
             return Some(served);
         }
@@ -433,7 +444,7 @@ fn identity(walk: &mut Walk<'_>, node: &Node) -> Option<&'static Served> {
         walk.report(finding, version_at, "apiVersion");
         return None;
     }
-    if NOT_SERVED.iter().any(|(known, kinds)| *known == group && kinds.contains(&kind)) {
+    if passed_over {
         let finding = Diagnostic::warning(format!("kind {kind} has no meaning here yet and is ignored"));
         walk.report(finding, kind_at, "");
         return None;
@@ -447,7 +458,8 @@ fn unknown_kind(
     (kind, kind_at): (&str, (u32, u32)),
     (group, version_at): (&str, (u32, u32)),
 ) {
-    let served = SERVED.iter().find(|served| served.kind == kind);
+    let meant = |served: &&Served| !NOT_SERVED.iter().any(|(_, kinds)| kinds.contains(&served.kind));
+    let served = SERVED.iter().filter(meant).find(|served| served.kind == kind);
     let elsewhere = NOT_SERVED.iter().find(|(_, kinds)| kinds.contains(&kind)).map(|(group, _)| *group);
     if let Some(right) = served.map(|served| served.group).or(elsewhere) {
         let message = match group {
@@ -473,7 +485,7 @@ fn unknown_kind(
     let help = match near {
         Some(name) => format!("did you mean `{name}`?"),
         None => {
-            let names: Vec<&str> = SERVED.iter().map(|served| served.kind).collect();
+            let names: Vec<&str> = SERVED.iter().filter(meant).map(|served| served.kind).collect();
             format!("kinds with a meaning here: {}", names.join(", "))
         }
     };

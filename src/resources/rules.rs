@@ -16,6 +16,7 @@ use super::{
         BackendTLSPolicy, FromNamespaces, Gateway, GatewayClass, ReferenceGrant, SubjectAltNameType,
     },
     mcp::MCPRoute,
+    neighbours::{EnvoyExtensionPolicy, HTTPRoute},
     quota_policy::QuotaPolicy,
     security::{BackendSecurityPolicy, BackendSecurityPolicyType as Credential},
     security_policy::{SecurityPolicy, TenantPolicy},
@@ -33,7 +34,15 @@ pub(super) type Report<'a> = &'a mut dyn FnMut(&str, String, String);
 /// What must hold for a kind beyond its schema.
 pub(super) trait Rules {
     fn check(&self, _report: Report<'_>) {}
+
+    /// What must hold where an API server keeps the object and others serve it too.
+    fn check_stored(&self, report: Report<'_>) {
+        self.check(report);
+    }
 }
+
+impl Rules for EnvoyExtensionPolicy {}
+impl Rules for HTTPRoute {}
 
 impl Rules for GatewayClass {}
 impl Rules for ReferenceGrant {}
@@ -380,6 +389,9 @@ impl Rules for SecurityPolicy {
     fn check(&self, report: Report<'_>) {
         super::security_policy::check(&self.spec, report);
     }
+
+    /// Envoy Gateway serves all of it.
+    fn check_stored(&self, _report: Report<'_>) {}
 }
 
 impl Rules for TenantPolicy {

@@ -16,6 +16,7 @@ use super::{
     envoy_gateway::{Backend, ClientTrafficPolicy, EnvoyProxy},
     gateway_api::{BackendTLSPolicy, Gateway, GatewayClass, ReferenceGrant},
     mcp::MCPRoute,
+    neighbours::{EnvoyExtensionPolicy, HTTPRoute},
     quota_policy::QuotaPolicy,
     read::{Source, parse},
     rules::Rules,
@@ -249,6 +250,8 @@ pub(super) struct Draft {
     pub(super) body: Value,
     pub(super) origin: Arc<Origin>,
     pub(super) order: usize,
+    /// Whether an API server keeps the object.
+    pub(super) stored: bool,
 }
 
 /// A kind that has a meaning here.
@@ -316,6 +319,10 @@ kinds! {
     quota_policies: QuotaPolicy, "aigateway.envoyproxy.io", ["v1alpha1"], true;
     /// UsageLimits.
     usage_limits: UsageLimit, "ext.aigateway.envoyproxy.io", ["v1alpha1"], true;
+    /// EnvoyExtensionPolicies, of a cluster only.
+    envoy_extension_policies: EnvoyExtensionPolicy, "gateway.envoyproxy.io", ["v1alpha1"], true;
+    /// HTTPRoutes, of a cluster only.
+    http_routes: HTTPRoute, "gateway.networking.k8s.io", ["v1", "v1beta1"], true;
     /// EnvoyProxies.
     envoy_proxies: EnvoyProxy, "gateway.envoyproxy.io", ["v1alpha1"], true;
     /// Secrets.
@@ -346,7 +353,7 @@ impl Snapshot {
 }
 
 fn file<T: DeserializeOwned + Rules>(kind: &mut Kind<T>, draft: Draft) -> Vec<Diagnostic> {
-    let Draft { metadata, body, origin, order } = draft;
+    let Draft { metadata, body, origin, order, stored } = draft;
     let value = match serde_json::from_value::<T>(body) {
         Ok(value) => value,
         Err(error) => {
@@ -361,10 +368,15 @@ fn file<T: DeserializeOwned + Rules>(kind: &mut Kind<T>, draft: Draft) -> Vec<Di
     };
     let item = Located { value, metadata, order, origin };
     let mut findings = Vec::new();
-    item.value.check(&mut |field, message, help| {
+    let report = &mut |field: &str, message: String, help: String| {
         let finding = item.error(field, message);
         findings.push(if help.is_empty() { finding } else { finding.help(help) });
-    });
+    };
+    if stored {
+        item.value.check_stored(report);
+    } else {
+        item.value.check(report);
+    }
     if !findings.is_empty() {
         return findings;
     }

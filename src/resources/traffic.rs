@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::security_policy::TargetSelector;
 use super::types::{GatewayDuration, HEADER_NAME, PolicyTargetReference, Quantity};
 
 /// How Envoy treats the backends of the routes it targets.
@@ -17,7 +18,7 @@ pub struct BackendTrafficPolicy {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-not-served" = [
     "admissionControl", "bandwidthLimit", "compression", "compressor", "faultInjection", "httpUpgrade", "proxyProtocol",
-    "rateLimit", "requestBuffer", "responseOverride", "routingType", "targetSelectors", "telemetry", "useClientProtocol"
+    "rateLimit", "requestBuffer", "responseOverride", "routingType", "telemetry", "useClientProtocol"
 ]))]
 pub struct BackendTrafficPolicySpec {
     /// The one Gateway or route it applies to (older form).
@@ -26,6 +27,9 @@ pub struct BackendTrafficPolicySpec {
     #[serde(default)]
     #[schemars(length(max = 16))]
     pub target_refs: Vec<PolicyTargetReference>,
+    /// Targets by label: in a cluster only.
+    #[serde(default)]
+    pub target_selectors: Vec<TargetSelector>,
     /// Takes what this policy does not say from the next less specific one; absent means that the most specific policy
     /// counts alone.
     pub merge_type: Option<MergeType>,
