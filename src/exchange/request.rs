@@ -542,3 +542,20 @@ fn strip_internal(headers: &Headers, edits: &mut HeaderEdits) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_gateway_is_answered_in_the_clients_dialect() {
+        let said = |endpoint| -> serde_json::Value {
+            let reply = no_configuration(endpoint);
+            assert_eq!((reply.status, reply.details), (503, "no_configuration"));
+            serde_json::from_slice(&reply.body).unwrap()
+        };
+        assert_eq!(said(Endpoint::Messages)["type"], "error");
+        assert_eq!(said(Endpoint::ChatCompletions)["error"]["type"], "ServiceUnavailable");
+        assert!(said(Endpoint::Rerank)["message"].is_string());
+    }
+}

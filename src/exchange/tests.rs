@@ -187,12 +187,14 @@ fn a_request_is_routed_signed_and_sent_in_one_reply() {
         ("cookie", "session=1"),
         ("x-drop", "1"),
         ("x-ai-eg-model", "forged"),
+        ("x-ai-eg-processed", "forged"),
         ("x-ai-eg-tenant", "forged"),
     ];
     let change = script.request("/v1/chat/completions?a=b", &client, &chat("tuned-1"));
     assert!(change.clear_route_cache);
     assert_eq!(set(&change, MODEL_HEADER), Some("tuned-1"));
     assert_eq!(set(&change, ROUTING_HEADER), Some("k1"));
+    assert_eq!(set(&change, super::request::PROCESSED_HEADER), Some("1"));
     assert_eq!(set(&change, ORIGINAL_PATH_HEADER), Some("/v1/chat/completions?a=b"));
     assert_eq!(set(&change, ENVOY_ORIGINAL_PATH_HEADER), Some("/v1/chat/completions?a=b"));
     assert_eq!(set(&change, ":path"), Some("/api/v2/chat/completions"));
