@@ -40,10 +40,6 @@ impl<'a> Destinations<'a> {
         Self { snapshot, place, embedded: BTreeMap::new() }
     }
 
-    pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.place, Place::Cluster)
-    }
-
     /// The same resources, nothing collected yet.
     pub(super) fn afresh(&self) -> Self {
         Self::new(self.snapshot, self.place)

@@ -144,9 +144,6 @@ impl<'a> Services<'a> {
     ) -> Option<ClusterPlan> {
         const FIELD: &str = "spec.backendRef";
         let reference = &backend.spec.backend_ref;
-        if self.destinations.is_cluster() && reference.group.is_empty() && reference.kind == "Service" {
-            return service(backend, diagnostics);
-        }
         if reference.group != BACKEND_GROUP || reference.kind != "Backend" {
             let message = format!("a {} cannot be the destination", reference.kind);
             diagnostics.push(
@@ -196,26 +193,6 @@ impl<'a> Services<'a> {
         self.clusters.insert(backend.order, cluster.clone());
         cluster
     }
-}
-
-/// A Service is looked up by Envoy Gateway, Services of other clusters included; requests to it keep their host name.
-fn service(backend: &Located<AIServiceBackend>, diagnostics: &mut Diagnostics) -> Option<ClusterPlan> {
-    let reference = &backend.spec.backend_ref;
-    let Some(port) = reference.port else {
-        let message = "a Service has to be named with its port";
-        diagnostics.push(backend.error("spec.backendRef", message).help("add `port`"));
-        return None;
-    };
-    let namespace = reference.namespace.as_deref().unwrap_or_else(|| backend.namespace());
-    let name = format!("Service/{namespace}/{}:{port}", reference.name);
-    Some(ClusterPlan {
-        name: name.clone(),
-        backend: name,
-        endpoints: Vec::new(),
-        tls: None,
-        h2c: false,
-        traffic: ClusterTraffic::default(),
-    })
 }
 
 /// The dialect of a backend, if requests can be sent in it.

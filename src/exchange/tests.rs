@@ -194,7 +194,7 @@ fn a_request_is_routed_signed_and_sent_in_one_reply() {
     assert!(change.clear_route_cache);
     assert_eq!(set(&change, MODEL_HEADER), Some("tuned-1"));
     assert_eq!(set(&change, ROUTING_HEADER), Some("k1"));
-    assert_eq!(set(&change, super::request::PROCESSED_HEADER), Some("1"));
+    assert_eq!(set(&change, PROCESSED_HEADER), Some("1"));
     assert_eq!(set(&change, ORIGINAL_PATH_HEADER), Some("/v1/chat/completions?a=b"));
     assert_eq!(set(&change, ENVOY_ORIGINAL_PATH_HEADER), Some("/v1/chat/completions?a=b"));
     assert_eq!(set(&change, ":path"), Some("/api/v2/chat/completions"));

@@ -113,6 +113,13 @@ fn of_route(
     for (gateway, refusal) in &report.refusals {
         let mut message = format!("rules[{}] on {gateway}: {}", refusal.rule, refusal.message);
         if refusal.reference {
+            let part = format!("spec.rules[{}].backendRefs[", refusal.rule);
+            let own = about.iter().filter(|it| it.field.as_deref().is_some_and(|it| it.starts_with(&part)));
+            let own: Vec<String> = own.map(|it| said(it)).collect();
+            warnings.retain(|said| !own.contains(said));
+            for why in own {
+                message = format!("{message}; {why}");
+            }
             for why in of_backends(snapshot, route, refusal.rule, found) {
                 message = format!("{message}; {why}");
             }

@@ -177,22 +177,7 @@ fn readable(programme: &Programme) -> String {
 
 #[test]
 fn a_cluster_reads_like_this() {
-    let service = "
----
-apiVersion: aigateway.envoyproxy.io/v1beta1
-kind: AIServiceBackend
-metadata: {name: local, namespace: default, generation: 1}
-spec:
-  schema: {name: OpenAI}
-  backendRef: {name: vllm, port: 8000}
-";
-    let text = [
-        CLASS,
-        &gateway("gw"),
-        &backend("a"),
-        service,
-        &route("models", &["gw"], &[("m", "a"), ("l", "local")]),
-    ];
+    let text = [CLASS, &gateway("gw"), &backend("a"), &route("models", &["gw"], &[("m", "a"), ("l", "a")])];
     let programme = compiled(&text.concat());
     assert!(programme.transitional.is_none());
     insta::assert_snapshot!("cluster", readable(&programme));
@@ -335,9 +320,9 @@ fn listeners_with_different_routes_for_one_host_name_are_told() {
     let first = route("r", &["gw"], &[("m", "a")])
         .replace("{name: gw, namespace: default}", "{name: gw, namespace: default, sectionName: http}");
     let base = [CLASS, &two, &backend("a")].concat();
-    let both = compiled(&[&base, first.as_str(), &route("s", &["gw"], &[("n", "a")])].concat());
+    let both = compiled(&[&base, first.as_str(), &route("s", &["gw"], &[("other", "a")])].concat());
     assert!(both.diagnostics.render(false).contains("with different routes"), "{:#?}", both.diagnostics);
-    let same = compiled(&[&base, route("s", &["gw"], &[("n", "a")]).as_str()].concat());
+    let same = compiled(&[&base, route("s", &["gw"], &[("other", "a")]).as_str()].concat());
     assert!(same.diagnostics.is_empty(), "{:#?}", same.diagnostics);
     assert_eq!(only(&same).hosts.len(), 1);
 }

@@ -20,7 +20,8 @@ fn check(programme: &Programme) -> Result<(), TestCaseError> {
                 namespace,
                 name
             );
-            prop_assert!(name.len() <= if kind == "Service" { 63 } else { 253 });
+            let most = if kind == "Service" { 63 } else { 253 };
+            prop_assert!(name.len() <= most);
             let valid = |name: &str| {
                 !name.is_empty()
                     && name.bytes().all(|byte| {
@@ -76,9 +77,9 @@ fn check(programme: &Programme) -> Result<(), TestCaseError> {
 
 /// Gateways, and routes between them and backends.
 fn cluster() -> impl Strategy<Value = (String, Vec<(usize, Vec<usize>, Vec<usize>)>)> {
-    let route =
+    let shape =
         (0..2_usize, prop::collection::btree_set(0..3_usize, 0..3), prop::collection::vec(0..4_usize, 0..15));
-    prop::collection::vec(route, 0..4).prop_map(|routes| {
+    prop::collection::vec(shape, 0..4).prop_map(|routes| {
         let routes: Vec<(usize, Vec<usize>, Vec<usize>)> = routes
             .into_iter()
             .map(|(name, gateways, backends)| (name, gateways.into_iter().collect(), backends))

@@ -3,7 +3,7 @@
 use super::*;
 
 fn base() -> String {
-    let routes = [route("open", &["gw"], &[("m", "a")]), route("closed", &["gw"], &[("n", "b")])].concat();
+    let routes = [route("open", &["gw"], &[("m", "a")]), route("closed", &["gw"], &[("other", "b")])].concat();
     [CLASS, &gateway("gw"), &backend("a"), &backend("b"), &routes].concat()
 }
 
@@ -76,8 +76,8 @@ fn a_route_without_what_the_gateway_asks_for_opens_none_of_the_others() {
 #[test]
 fn a_policy_of_a_rule_or_of_an_ai_gateway_route_never_runs() {
     let named = base().replace(
-        "  - matches: [{headers: [{name: x-ai-eg-model, value: n}]}]",
-        "  - name: rule\n    matches: [{headers: [{name: x-ai-eg-model, value: n}]}]",
+        "  - matches: [{headers: [{name: x-ai-eg-model, value: other}]}]",
+        "  - name: rule\n    matches: [{headers: [{name: x-ai-eg-model, value: other}]}]",
     );
     let section =
         "targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: closed, sectionName: rule}]";
@@ -92,7 +92,7 @@ fn a_policy_counts_on_the_gateway_on_which_the_route_has_the_name_it_names() {
         &gateway("one"),
         &gateway("two"),
         &backend("b"),
-        &route("closed", &["one", "two"], &[("n", "b")]),
+        &route("closed", &["one", "two"], &[("other", "b")]),
         &policy(&target("HTTPRoute", "closed"), KEYS),
     ];
     let programme = compiled(&text.concat());
