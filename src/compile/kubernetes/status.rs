@@ -49,6 +49,16 @@ pub(super) fn of_all(
     plain!(quota_policies, "QuotaPolicy", "aigateway.envoyproxy.io/v1alpha1");
     plain!(usage_limits, "UsageLimit", "ext.aigateway.envoyproxy.io/v1alpha1");
     plain!(tenant_policies, "TenantPolicy", "ext.aigateway.envoyproxy.io/v1alpha1");
+    all.extend(snapshot.mcp_routes.iter().map(|route| {
+        let mut status = found.of_object(route, "MCPRoute", GROUP);
+        status.conditions.push(Condition {
+            kind: "Programmed",
+            status: false,
+            reason: "NotYetServed",
+            message: "it is valid, and nothing serves MCPRoutes yet".to_owned(),
+        });
+        status
+    }));
     all
 }
 

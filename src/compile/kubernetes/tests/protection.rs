@@ -3,7 +3,8 @@
 use super::*;
 
 fn base() -> String {
-    let routes = [route("open", &["gw"], &[("m", "a")]), route("closed", &["gw"], &[("other", "b")])].concat();
+    let routes =
+        [route("open", &["gw"], &[("m", "a")]), route("closed", &["gw"], &[("other", "b")])].concat();
     [CLASS, &gateway("gw"), &backend("a"), &backend("b"), &routes].concat()
 }
 

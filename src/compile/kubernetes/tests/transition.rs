@@ -43,7 +43,8 @@ spec:
   oidc: {provider: {issuer: https://x}}
 ";
     let text =
-        [&base(), route("r", &["gw"], &[("m", "a")]).as_str(), &route("s", &["gw"], &[("other", "b")])].concat();
+        [&base(), route("r", &["gw"], &[("m", "a")]).as_str(), &route("s", &["gw"], &[("other", "b")])]
+            .concat();
     let refused = compiled(&[&text, policy].concat());
     let served = compiled(&text);
     // Processors of before have no credential for it: Envoy must not take their word for it.
@@ -54,7 +55,8 @@ spec:
 #[test]
 fn what_is_taken_away_stays_until_processors_have_changed_over() {
     let both =
-        [&base(), route("r", &["gw"], &[("m", "a")]).as_str(), &route("s", &["gw"], &[("other", "b")])].concat();
+        [&base(), route("r", &["gw"], &[("m", "a")]).as_str(), &route("s", &["gw"], &[("other", "b")])]
+            .concat();
     let old = compiled(&both);
     let new = after(&old.objects, &[&base(), route("r", &["gw"], &[("m", "a")]).as_str()].concat());
     assert!(new.transitional.is_some(), "the HTTPRoute of the other one is not taken away at once");
