@@ -2,6 +2,7 @@
 //! hold. `fuzz_targets` has an executable for each, `examples/any.rs` one for all.
 
 pub mod cel_cost;
+pub mod config_cache;
 pub mod encoding;
 pub mod eventstream;
 pub mod exchange;
@@ -26,6 +27,7 @@ pub type Run = fn(&[u8]);
 /// Every target by name.
 pub const TARGETS: [(&str, Run); 18] = [
     ("cel_cost", cel_cost::run),
+    ("config_cache", config_cache::run),
     ("encoding", encoding::run),
     ("eventstream", eventstream::run),
     ("exchange", exchange::run),

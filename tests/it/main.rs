@@ -26,6 +26,7 @@ mod leaving;
 mod matcher;
 mod otlp;
 mod policies;
+mod push;
 mod quota_estimate;
 mod quota_exchange;
 mod quota_journal;

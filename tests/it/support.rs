@@ -2,6 +2,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod classic;
+pub(crate) mod controller;
 pub(crate) mod envoy;
 pub(crate) mod gateway;
 pub(crate) mod http;
