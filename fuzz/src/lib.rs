@@ -25,7 +25,7 @@ pub mod translate_request;
 pub type Run = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Run); 18] = [
+pub const TARGETS: [(&str, Run); 19] = [
     ("cel_cost", cel_cost::run),
     ("config_cache", config_cache::run),
     ("encoding", encoding::run),
