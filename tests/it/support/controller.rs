@@ -102,7 +102,9 @@ impl Follower {
     pub(crate) fn new(controller: Controller) -> Self {
         let (slot, stop) = (Slot::default(), CancellationToken::new());
         let (following, stopped) = (follow_controller(controller, slot.clone()).unwrap(), stop.clone());
-        spawn(async move { stopped.run_until_cancelled(following).await.map(|never| match never {}) });
+        spawn(
+            async move { stopped.run_until_cancelled(Box::pin(following)).await.map(|never| match never {}) },
+        );
         Self { slot, _stop: stop.drop_guard() }
     }
 
