@@ -10,3 +10,4 @@ mod cluster;
 mod crds;
 #[expect(dead_code, reason = "some of it is for tests that follow")]
 mod support;
+mod walk;
