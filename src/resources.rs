@@ -9,6 +9,7 @@
 //! walk of [`parse`] checks documents against what schemars derives from them. All problems of all documents are found in
 //! one go; a document with an error is left out and the others stay.
 
+pub mod admission;
 pub mod aigateway;
 pub mod core;
 pub mod crd;

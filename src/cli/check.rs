@@ -11,6 +11,8 @@ use serde_json::json;
 use crate::compile::{self, CompileOptions, Compiled, RoutingSecret, Sockets};
 use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::explain::{Explanation, Question, explain};
+use crate::resources::Source;
+use crate::resources::admission::{Admission, Judged};
 use crate::runtime::Runtime;
 use crate::standalone::{self, Inputs};
 
@@ -32,7 +34,8 @@ Examples:
   aigw check examples/basic/basic.yaml examples/basic/openai.yaml
   aigw check --strict --output json config/
   aigw check --request 'model=gpt-4o-mini header=x-tenant:gold' config/
-  aigw check --request 'model=gpt-4o-mini tenant=acme/research/ci' config/";
+  aigw check --request 'model=gpt-4o-mini tenant=acme/research/ci' config/
+  aigw check --schema-only config/";
 
 /// Options of `aigw check`.
 #[derive(Debug, clap::Args)]
@@ -44,6 +47,10 @@ pub(super) struct Options {
     /// Explain which listener, rule and backend a request would get, and why; may be given several times
     #[arg(long = "request", value_name = "REQUEST")]
     requests: Vec<Question>,
+    /// Say only what an API server with this gateway's CustomResourceDefinitions would say of each object by itself: types,
+    /// limits, and the rules in CEL. Variables are not replaced
+    #[arg(long, conflicts_with = "requests")]
+    schema_only: bool,
     /// Fail on warnings too
     #[arg(long)]
     strict: bool,
@@ -77,6 +84,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let (sources, unread) = inputs.read();
     let unreadable = unread.has_errors();
     let files = sources.len();
+    if options.schema_only {
+        return judge(options, sources, unread);
+    }
     let (snapshot, findings) = standalone::parse(sources);
     let mut diagnostics = unread;
     diagnostics.extend(findings);
@@ -97,6 +107,47 @@ pub(super) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     print(&text)?;
     let found = report.diagnostics.has_errors() || (options.strict && !report.diagnostics.is_empty());
     Ok(match (unreadable, found) {
+        (true, _) => ExitCode::from(USAGE),
+        (false, true) => ExitCode::from(FOUND),
+        (false, false) => ExitCode::SUCCESS,
+    })
+}
+
+/// What an API server would say of the objects.
+fn judge(options: &Options, sources: Vec<Source>, unread: Diagnostics) -> anyhow::Result<ExitCode> {
+    let (files, unreadable) = (sources.len(), unread.has_errors());
+    let Judged { diagnostics: findings, own, foreign } = Admission::new().judge(sources);
+    let mut diagnostics = unread;
+    diagnostics.extend(findings);
+    diagnostics.sort();
+    let (errors, warnings) = (diagnostics.errors().count(), diagnostics.warnings().count());
+    let text = match options.output {
+        Output::Text => {
+            let summary = format!(
+                "{}, {} in {}: {} of this gateway's kinds, {} of others, of which nothing is said\n",
+                count(errors, "error"),
+                count(warnings, "warning"),
+                count(files, "file"),
+                count(own, "object"),
+                foreign,
+            );
+            let findings = (!diagnostics.is_empty()).then(|| diagnostics.render(wants_colour(options.color)));
+            findings.into_iter().chain([summary]).collect::<Vec<_>>().join("\n")
+        }
+        Output::Json => {
+            let report = json!({
+                "version": 1,
+                "errors": errors,
+                "warnings": warnings,
+                "diagnostics": diagnostics,
+                "objects": own,
+                "others": foreign,
+            });
+            format!("{report:#}\n")
+        }
+    };
+    print(&text)?;
+    Ok(match (unreadable, errors > 0 || (options.strict && warnings > 0)) {
         (true, _) => ExitCode::from(USAGE),
         (false, true) => ExitCode::from(FOUND),
         (false, false) => ExitCode::SUCCESS,

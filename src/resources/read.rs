@@ -98,6 +98,11 @@ impl Source {
         &self.name
     }
 
+    /// All of it.
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
     pub(super) fn location(&self, line: u32, column: u32) -> Location {
         Location { file: Arc::clone(&self.name), line, column }
     }
