@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ai_gateway::resources::Source;
+use ai_gateway::resources::admission::Admission;
 use kube::Client;
 use serde_json::{Value, json};
 
@@ -10,8 +12,8 @@ use crate::support::apiserver::ApiServer;
 use crate::support::isolated;
 use crate::support::objects::Objects;
 
-/// How many objects are made up for each version of a kind, half of them with something wrong.
-const OBJECTS: u64 = 500;
+/// How many objects are made up for each kind, half of them with something wrong.
+const OBJECTS: u64 = 1000;
 /// The group under which upstream's definitions are installed beside ours.
 const THEIRS: &str = "theirs.aigateway.envoyproxy.io";
 const OURS: &str = "aigateway.envoyproxy.io";
@@ -63,6 +65,10 @@ fn recorded_cases_get_their_verdicts() {
             let arguments = ["create", "--dry-run=server", "-f", path.to_str().expect("a path")];
             let result = api.try_kubectl(&arguments).await;
             assert_eq!(result.is_ok(), verdict == "accept", "{file}: {result:?}");
+            let text = fs::read_to_string(&path).expect("a case");
+            let judged_here = Admission::new().judge([Source::new(file, text)]);
+            let findings = judged_here.diagnostics.render(false);
+            assert_eq!(!judged_here.diagnostics.has_errors(), verdict == "accept", "{file}: {findings}");
             // The words are our own; the field is the same.
             let field =
                 message.split(": Invalid value").next().and_then(|start| start.split(' ').next_back());
@@ -91,20 +97,23 @@ fn objects_are_good_under_both_definitions_or_under_neither() {
         }
         install(&api, &theirs).await;
         for definition in &definitions {
-            for version in definition["spec"]["versions"].as_array().expect("versions") {
-                compare(&api.client(), &definition["spec"]["names"], version).await;
+            let versions = definition["spec"]["versions"].as_array().expect("versions");
+            let objects = OBJECTS / u64::try_from(versions.len()).expect("few");
+            for version in versions {
+                compare(&api.client(), &definition["spec"]["names"], version, objects).await;
             }
         }
     });
 }
 
-/// Has both judge the same objects.
-async fn compare(client: &Client, names: &Value, version: &Value) {
+/// Has both judge the same objects, and ours without an API server too.
+async fn compare(client: &Client, names: &Value, version: &Value, objects: u64) {
+    let mut offline = Admission::new();
     let (kind, plural) = (names["kind"].as_str().expect("a kind"), names["plural"].as_str().expect("a name"));
     let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let version = version["name"].as_str().expect("a version");
     let (mut good, mut bad) = (0, 0);
-    for seed in 0..OBJECTS {
+    for seed in 0..objects {
         let mut objects = Objects::new(seed + 1);
         let mut spec = objects.value(schema, "spec", 0);
         objects.mend(kind, &mut spec, schema);
@@ -113,6 +122,7 @@ async fn compare(client: &Client, names: &Value, version: &Value) {
         }
         let theirs = judge(client, THEIRS, version, (kind, plural), &spec).await;
         let ours = judge(client, OURS, version, (kind, plural), &spec).await;
+        same_offline(&mut offline, &object(OURS, version, kind, &spec), &ours, seed);
         match (theirs, ours) {
             // With the same defaults, and the same fields thrown away.
             (Ok(theirs), Ok(ours)) => {
@@ -138,9 +148,7 @@ async fn judge(
     (kind, plural): (&str, &str),
     spec: &Value,
 ) -> Result<Value, String> {
-    let object = json!({
-        "apiVersion": format!("{group}/{version}"), "kind": kind, "metadata": { "name": "object" }, "spec": spec
-    });
+    let object = object(group, version, kind, spec);
     let path = format!("/apis/{group}/{version}/namespaces/default/{plural}?dryRun=All");
     let request = http::Request::post(path).header("content-type", "application/json");
     let request = request.body(object.to_string().into_bytes()).expect("a request");
@@ -149,6 +157,54 @@ async fn judge(
         Err(kube::Error::Api(status)) => Err(status.message.clone()),
         Err(error) => panic!("no verdict: {error}"),
     }
+}
+
+fn object(group: &str, version: &str, kind: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": format!("{group}/{version}"), "kind": kind, "metadata": { "name": "object" }, "spec": spec
+    })
+}
+
+/// What `aigw check --schema-only` says is what the API server said, and what it would keep is what that keeps.
+fn same_offline(offline: &mut Admission, object: &Value, online: &Result<Value, String>, seed: u64) {
+    let verdict = offline.admit(object).expect("a kind of ours");
+    match online {
+        Ok(kept) => {
+            assert!(verdict.is_accepted(), "seed {seed}: {object}\noffline: {:?}", verdict.refusals);
+            assert_eq!(verdict.object["spec"], *kept, "seed {seed}: {object}");
+        }
+        Err(said) => assert!(!verdict.is_accepted(), "seed {seed}: {object}\nthe API server: {said}"),
+    }
+}
+
+#[test]
+fn objects_of_our_own_kinds_are_judged_alike_without_an_api_server() {
+    isolated(async |api| {
+        install(&api, &definitions()).await;
+        let mut offline = Admission::new();
+        for definition in ai_gateway::resources::crd::all() {
+            let spec = &definition["spec"];
+            let group = spec["group"].as_str().expect("a group");
+            if group == OURS {
+                continue;
+            }
+            let names = &spec["names"];
+            let (kind, plural) =
+                (names["kind"].as_str().expect("a kind"), names["plural"].as_str().expect("a name"));
+            let version = &spec["versions"][0];
+            let schema = &version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            let version = version["name"].as_str().expect("a version");
+            for seed in 0..OBJECTS {
+                let mut objects = Objects::new(seed + 1);
+                let mut spec = objects.value(schema, "spec", 0);
+                if seed % 2 == 1 {
+                    objects.spoil(&mut spec);
+                }
+                let online = judge(&api.client(), group, version, (kind, plural), &spec).await;
+                same_offline(&mut offline, &object(group, version, kind, &spec), &online, seed);
+            }
+        }
+    });
 }
 
 #[test]
