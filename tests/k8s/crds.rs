@@ -72,7 +72,7 @@ fn recorded_cases_get_their_verdicts() {
             // The words are our own; the field is the same.
             let field =
                 message.split(": Invalid value").next().and_then(|start| start.split(' ').next_back());
-            if let (Err(said), Some(field)) = (result, field.filter(|field| field.starts_with("spec"))) {
+            if let (Err(said), Some(field)) = (result, field.filter(|field| field.starts_with("spec."))) {
                 assert!(said.contains(field), "{file}: {field} is not named in {said}");
             }
             judged += 1;
