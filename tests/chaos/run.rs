@@ -62,11 +62,12 @@ impl Run {
         self.wait("requests are turned away", || away.load(Ordering::SeqCst) >= before + count).await;
     }
 
-    /// Waits until so many more requests have been let in.
+    /// Waits until so many more requests have been let in, or until nobody asks any more.
     pub(crate) async fn admitted(&self, count: u64) {
         let admitted = &self.shared.account.admitted;
         let before = admitted.load(Ordering::SeqCst);
-        self.wait("requests are let in", || admitted.load(Ordering::SeqCst) >= before + count).await;
+        let enough = || admitted.load(Ordering::SeqCst) >= before + count || self.over.load(Ordering::SeqCst);
+        self.wait("requests are let in", enough).await;
     }
 
     async fn wait(&self, what: &str, condition: impl Fn() -> bool) {
