@@ -69,8 +69,10 @@ fn compare(shape: &Shape, crd: &Value, path: &str, differences: &mut Vec<String>
             compare(item, &crd["items"], &format!("{path}[]"), differences);
         }
         Shape::Text(text) => {
+            // Some are written twice over.
+            let enumeration = crd.get("enum").unwrap_or(&crd["allOf"][0]["enum"]);
             let allowed: Vec<_> =
-                crd["enum"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+                enumeration.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let (mut ours, mut theirs) = (text.allowed.clone(), allowed);
             ours.sort();
             theirs.sort_unstable();
