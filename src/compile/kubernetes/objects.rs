@@ -187,7 +187,8 @@ pub(super) fn backend_traffic(
     http_routes: &[String],
 ) -> Option<Object> {
     let metadata = json!({
-        "name": http_routes.first()?,
+        // No name that a user might have given to a policy of another purpose.
+        "name": names::suffixed(http_routes.first()?, &format!("{} backend traffic", site.id)),
         "namespace": route.namespace(),
         "labels": labels(&site.service),
     });
