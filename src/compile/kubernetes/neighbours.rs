@@ -18,7 +18,7 @@ pub(super) fn is_ours<T>(object: &Located<T>) -> bool {
 /// Whether an HTTPRoute of a user has the name that is wanted for a generated one.
 pub(super) fn occupies(route: &Located<HTTPRoute>) -> bool {
     // What upstream has generated is taken over.
-    !is_ours(route) && route.metadata.annotations.get("gateway.envoyproxy.io/ai-gateway-generated").is_none()
+    !is_ours(route) && !route.metadata.annotations.contains_key("gateway.envoyproxy.io/ai-gateway-generated")
 }
 
 /// A policy of a user's that takes the place of ours on a generated HTTPRoute; in its presence requests may go to providers'

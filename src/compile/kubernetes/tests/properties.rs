@@ -75,12 +75,15 @@ fn check(programme: &Programme) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Of a route: which name it has, the Gateways, the backends of its rules.
+type Shape = (usize, Vec<usize>, Vec<usize>);
+
 /// Gateways, and routes between them and backends.
-fn cluster() -> impl Strategy<Value = (String, Vec<(usize, Vec<usize>, Vec<usize>)>)> {
+fn cluster() -> impl Strategy<Value = (String, Vec<Shape>)> {
     let shape =
         (0..2_usize, prop::collection::btree_set(0..3_usize, 0..3), prop::collection::vec(0..4_usize, 0..15));
     prop::collection::vec(shape, 0..4).prop_map(|routes| {
-        let routes: Vec<(usize, Vec<usize>, Vec<usize>)> = routes
+        let routes: Vec<Shape> = routes
             .into_iter()
             .map(|(name, gateways, backends)| (name, gateways.into_iter().collect(), backends))
             .collect();
