@@ -41,7 +41,7 @@ fn what_is_there_already_is_not_written() {
     let first = run(&objects, &View::default());
     assert_eq!(first.operations.len(), 1);
     let there = applied(&first);
-    assert!(run(&objects, &View::of(there.clone())).operations.is_empty());
+    assert!(run(&objects, &View::of(there)).operations.is_empty());
     // Somebody has changed it since.
     let mut changed = there;
     changed[0]["spec"]["rules"][0]["name"] = "y".into();

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(content, Content { owed: vec![(1, settle(1)), (3, settle(3))], unread: 0 });
         assert_eq!(decode(b"").unwrap(), Content::default());
         assert_eq!(decode(b"something else"), Err(Foreign));
-        let twice = [bytes.clone(), encode(&Entry::Settle(4, settle(1))).unwrap()].concat();
+        let twice = [bytes, encode(&Entry::Settle(4, settle(1))).unwrap()].concat();
         assert_eq!(owed(&twice), [1, 3]);
     }
 
