@@ -41,7 +41,7 @@ fn what_is_there_already_is_not_written() {
     let first = run(&objects, &View::default());
     assert_eq!(first.operations.len(), 1);
     let there = applied(&first);
-    assert!(run(&objects, &View::of(there)).operations.is_empty());
+    assert!(run(&objects, &View::of(there.clone())).operations.is_empty());
     // Somebody has changed it since.
     let mut changed = there;
     changed[0]["spec"]["rules"][0]["name"] = "y".into();
@@ -69,7 +69,7 @@ fn what_the_server_changed_itself_is_not_written_again_and_again() {
 fn what_is_ours_and_wanted_no_longer_is_deleted() {
     let objects = [wanted("HTTPRoute", "a", json!({})), wanted("Service", "s", json!({}))];
     let there = applied(&run(&objects, &View::default()));
-    let fewer = run(&objects[..1], &View::of(there.clone()));
+    let fewer = run(&objects[..1], &View::of(there));
     let id = ("Service".to_owned(), ("n".to_owned(), "s".to_owned()));
     assert_eq!(
         fewer.operations,
