@@ -7,6 +7,7 @@
 
 mod charts;
 mod cluster;
+mod controller;
 mod crds;
 #[expect(dead_code, reason = "some of it is for tests that follow")]
 mod support;
