@@ -70,7 +70,7 @@ fn compare(shape: &Shape, crd: &Value, path: &str, differences: &mut Vec<String>
         }
         Shape::Text(text) => {
             // Some are written twice over.
-            let enumeration = crd.get("enum").unwrap_or(&crd["allOf"][0]["enum"]);
+            let enumeration = crd.get("enum").unwrap_or_else(|| &crd["allOf"][0]["enum"]);
             let allowed: Vec<_> =
                 enumeration.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
             let (mut ours, mut theirs) = (text.allowed.clone(), allowed);
