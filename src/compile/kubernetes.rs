@@ -162,6 +162,7 @@ pub fn programme(snapshot: &Snapshot, options: &KubernetesOptions) -> Programme 
     let security = Security::of_tenants(snapshot, &mut diagnostics);
     let quotas = quota::compile(snapshot, &mut diagnostics);
     let _ = costs::of_routes(&everywhere, &mut diagnostics);
+    serve::unheeded(&everywhere, &mut diagnostics);
     unserved::check(snapshot, &everywhere, &services, &mut diagnostics);
     let digest = Digest::without_credentials(&options.secret.0);
     let common = Common { snapshot, options, security: &security, quotas: &quotas, digest: &digest };

@@ -44,6 +44,7 @@ async fn each_model_takes_its_own_key_and_nothing_of_the_clients() {
             ("x-api-key", "client"),
             ("x-ai-eg-model", "other"),
             ("x-ai-eg-route", "forged"),
+            ("x-ai-eg-processed", "forged"),
             ("x-ai-eg-anything", "forged"),
             ("x-custom", "kept"),
         ];
@@ -56,7 +57,9 @@ async fn each_model_takes_its_own_key_and_nothing_of_the_clients() {
         assert_eq!(seen.body, body);
         let all = serde_json::to_string(&seen.headers).unwrap();
         assert!(!all.contains("client") && !all.contains("forged"), "{all}");
-        assert!(header(&seen, "x-ai-eg-route").is_empty(), "the routing header is for Envoy alone: {all}");
+        for name in ["x-ai-eg-route", "x-ai-eg-processed"] {
+            assert!(header(&seen, name).is_empty(), "{name} is for Envoy alone: {all}");
+        }
         let returned = format!("{:?}", answer.headers);
         assert!(!returned.contains("sk-"), "{returned}");
     }

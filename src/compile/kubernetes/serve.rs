@@ -309,6 +309,20 @@ pub(super) fn ambiguous(site: &Site<'_>, attached: &[AttachedRoute<'_>], diagnos
     }
 }
 
+/// What rules ask for and Envoy Gateway cannot be told.
+pub(super) fn unheeded(attached: &[AttachedRoute<'_>], diagnostics: &mut Diagnostics) {
+    for route in attached.iter().map(|route| route.resource) {
+        for (index, _) in
+            route.spec.rules.iter().enumerate().filter(|(_, it)| it.stream_idle_timeout.is_some())
+        {
+            let message = "Envoy Gateway has no such limit for a rule: it is not served on Kubernetes yet";
+            let help = "limit the whole answer by `timeouts.request`";
+            diagnostics
+                .push(route.warning(&format!("spec.rules[{index}].streamIdleTimeout"), message).help(help));
+        }
+    }
+}
+
 fn warn<T>(resource: &Located<T>, message: String) -> crate::diagnostics::Diagnostic {
     resource.warning("spec.parentRefs", message)
 }

@@ -348,6 +348,15 @@ fn what_is_not_served_yet_is_refused_and_keeps_its_place() {
 }
 
 #[test]
+fn a_limit_that_is_not_served_is_told() {
+    let limited = route("r", &["gw"], &[("m", "a")])
+        .replace("    backendRefs", "    streamIdleTimeout: 5s\n    backendRefs");
+    let programme = compiled(&[CLASS, &gateway("gw"), &backend("a"), &limited].concat());
+    let accepted = &status(&programme, "AIGatewayRoute", "r").conditions[0];
+    assert!(accepted.status && accepted.message.contains("streamIdleTimeout"), "{accepted:?}");
+}
+
+#[test]
 fn gateways_of_other_controllers_and_what_is_about_to_go_are_left_alone() {
     let base = [gateway("gw"), backend("a")].concat();
     let foreign = CLASS.replace("gateway.envoyproxy.io/gatewayclass", "example.com/other");
