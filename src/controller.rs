@@ -6,8 +6,8 @@
 //!      └────────── apply ◄────────────┴── only while `lease` says so ◄──────────────────┘
 //! ```
 //!
-//! Every replica watches, compiles and knows; only the one that holds the Lease writes. What decides has no I/O: [`lease`] is told what was
-//! read and when, [`rollout`] what Envoy Gateway and the processors have taken, [`plan`] and [`status`] compare what is with what shall be.
+//! Every replica watches, compiles and knows; only the one that holds the Lease writes. What decides has no I/O: `lease` is told what was
+//! read and when, `rollout` what Envoy Gateway and the processors have taken, `plan` and `status` compare what is with what shall be.
 
 mod apply;
 mod compilation;

@@ -72,29 +72,32 @@ pub(super) struct Options {
     quotas: QuotaOptions,
 }
 
+/// Options that a controller takes the place of.
+const FILES: [&str; 2] = ["config", "config_bundle"];
+
 /// A controller to be configured by.
 #[derive(Debug, clap::Args)]
 struct FollowOptions {
     /// Be configured by the controller at https://HOST[:1065], instead of by files
     #[arg(
-        long, value_name = "URL", conflicts_with_all = ["config", "config_bundle"],
+        long, value_name = "URL", conflicts_with_all = FILES,
         requires_all = ["controller_ca", "controller_cert", "controller_key"],
     )]
     controller: Option<ControllerUrl>,
     /// The authorities of the controller's certificate (PEM). This and the next two are read again for every connection
-    #[arg(long, value_name = "FILE", requires = "controller")]
+    #[arg(long, value_name = "FILE", requires = "controller", conflicts_with_all = FILES)]
     controller_ca: Option<PathBuf>,
     /// The certificate to show to the controller (PEM). Its names say which Gateways may be served: aigw://gateways/NAMESPACE/NAME
-    #[arg(long, value_name = "FILE", requires = "controller")]
+    #[arg(long, value_name = "FILE", requires = "controller", conflicts_with_all = FILES)]
     controller_cert: Option<PathBuf>,
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE", requires = "controller")]
+    #[arg(long, value_name = "FILE", requires = "controller", conflicts_with_all = FILES)]
     controller_key: Option<PathBuf>,
     /// Serve this Gateway, NAMESPACE/NAME, and no others that are not named; can be repeated [default: all that the certificate names]
-    #[arg(long = "gateway", value_name = "GATEWAY", requires = "controller", value_parser = gateway)]
+    #[arg(long = "gateway", value_name = "GATEWAY", requires = "controller", conflicts_with_all = FILES, value_parser = gateway)]
     gateways: Vec<String>,
     /// Keep what is in force in this folder, credentials included, and begin with it if the controller is not there
-    #[arg(long, value_name = "FOLDER", requires = "controller")]
+    #[arg(long, value_name = "FOLDER", requires = "controller", conflicts_with_all = FILES)]
     config_cache: Option<PathBuf>,
     /// What the controller calls this processor in what it shows [default: the name of the host]
     #[arg(long, value_name = "NAME", env = "POD_NAME", value_parser = replica)]

@@ -251,7 +251,7 @@ spec:
         let question = format!("model=gpt-4 tenant={tenant}").parse().expect("a request");
         explain(&compiled, &runtime, &question).limits.iter().any(|limit| limit.name == "tenants/acme")
     };
-    assert_eq!([of("acme//ci"), of("other//ci")], [true, false]);
+    assert_eq!([of("acme/research/ci"), of("other/web/app")], [true, false]);
 }
 
 const POLICIES: &str = "

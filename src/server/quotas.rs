@@ -17,14 +17,17 @@ const MAX_DEADLINE: Duration = Duration::from_secs(5);
 /// In MiB.
 const DEFAULT_JOURNAL: u64 = 64;
 
+const REDIS: &str = "Keep quotas in this Redis, for all processors that name it: \
+redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+unix:///SOCKET, \
+redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE] or \
+redis-cluster://[USER:PASSWORD@]HOST[:PORT],…; rediss in the place of redis is TLS \
+[default: in this process, for as long as it runs]";
+
 /// Where quotas are kept.
 #[derive(Debug, Clone, clap::Args)]
 pub struct QuotaOptions {
-    /// Keep quotas in this Redis, for all processors that name it: redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE],
-    /// redis+unix:///SOCKET, redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE] or
-    /// redis-cluster://[USER:PASSWORD@]HOST[:PORT],…; rediss in the place of redis is TLS
-    /// [default: in this process, for as long as it runs]
-    #[arg(long, value_name = "URL", env = "AIGW_REDIS", hide_env_values = true, value_parser = Location::unread)]
+    /// The Redis that quotas are kept in; in this process if none is named.
+    #[arg(long, help = REDIS, value_name = "URL", env = "AIGW_REDIS", hide_env_values = true, value_parser = Location::unread)]
     pub redis: Option<SecretString>,
     /// The certificates to trust with rediss (PEM) [default: the system's]
     #[arg(long, value_name = "FILE", env = "AIGW_REDIS_CA")]

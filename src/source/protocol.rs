@@ -50,11 +50,12 @@ impl fmt::Debug for Sha256 {
 
 /// Whether a text can be the `namespace/name` of a Gateway.
 pub fn is_gateway(text: &str) -> bool {
-    let part = |part: &str, most: usize| {
-        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.".contains(&byte);
-        !part.is_empty() && part.len() <= most && part.bytes().all(known)
+    let label = |label: &str| {
+        let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !label.is_empty() && !label.starts_with('-') && !label.ends_with('-') && label.bytes().all(known)
     };
-    text.split_once('/').is_some_and(|(namespace, name)| part(namespace, 63) && part(name, 253))
+    let (namespace, name) = text.split_once('/').unwrap_or_default();
+    namespace.len() <= 63 && label(namespace) && name.len() <= 253 && name.split('.').all(label)
 }
 
 /// Whether a text can be the name of a processor: one word that is shown to people.
