@@ -354,7 +354,8 @@ mod tests {
         );
         assert_eq!(controller.files.key, PathBuf::from("c"));
         assert!(plan(&url).unwrap_err().contains("--controller-ca"));
-        assert!(with(&["--config", "f"]).unwrap_err().contains("--controller"));
+        assert!(with(&["--config", "f"]).unwrap_err().contains("cannot be used"));
+        assert!(plan(&["--config=f", "--config-cache=c"]).unwrap_err().contains("cannot be used"));
         assert!(
             with(&["--controller", "https://c", "--config", "f"]).unwrap_err().contains("cannot be used")
         );

@@ -48,7 +48,7 @@ impl fmt::Debug for Sha256 {
     }
 }
 
-/// Whether a text can be the `namespace/name` of a Gateway.
+/// Whether a text can be the `namespace/name` of a Gateway: a label of DNS, and a name of such labels.
 pub fn is_gateway(text: &str) -> bool {
     let label = |label: &str| {
         let known = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -74,7 +74,10 @@ mod tests {
             assert!(is_gateway(good), "{good}");
         }
         let long = format!("{}/gw", "n".repeat(64));
-        for bad in ["", "gw", "/gw", "d/", "d/g/w", "D/gw", "d/g w", "d/*", "*", "d/g\n", &long] {
+        for bad in [
+            "", "gw", "/gw", "d/", "d/g/w", "D/gw", "d/g w", "d/*", "*", "d/g\n", "../x", "d/..", "d.e/x",
+            "-d/x", "d/x-", &long,
+        ] {
             assert!(!is_gateway(bad), "{bad}");
         }
         assert!(is_replica("ai-gateway-extproc-5d8f-x2"));
