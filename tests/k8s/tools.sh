@@ -27,7 +27,9 @@ find_go() {
   done
   say "Go is missing; fetching $GO"
   local arch; case $(uname -m) in x86_64) arch=amd64 ;; aarch64) arch=arm64 ;; *) missing "Go has to be installed" ;; esac
-  local module=golang.org/toolchain/@v/v0.0.1-go$GO.linux-$arch.zip proxy=${GOPROXY:-https://proxy.golang.org}
+  # As Go itself takes a newer toolchain: from the module proxy that the environment names.
+  [ -n "${GOPROXY-}" ] || missing "there is no Go of at least 1.21; install it, or name a module proxy in GOPROXY to have it fetched"
+  local module=golang.org/toolchain/@v/v0.0.1-go$GO.linux-$arch.zip proxy=$GOPROXY
   local work; work=$(mktemp -d "$cache/go.XXXXXX")
   if curl -fsSL --retry 2 -o "$work/go.zip" "${proxy%%,*}/$module" \
     && python3 -m zipfile -e "$work/go.zip" "$work" \
