@@ -68,6 +68,8 @@ async fn an_attempt_at_another_processor_completes_correctly() {
     until("all is accounted for", async || planes.metric("gen_ai_client_token_usage_count").await > 0.0)
         .await;
     until("no exchange is left", async || here.active().count() == 0).await;
+    // Settlements gather for a moment before they are counted.
+    until("each is settled", async || planes.metric("aigw_exchanges_settled_total").await >= 4.0).await;
     assert_eq!(planes.metric("aigw_exchanges_settled_total").await, 4.0);
     here.shutdown(GRACE).await;
     there.shutdown(GRACE).await;
