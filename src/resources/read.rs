@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     schema::{Object, Shape},
-    snapshot::{DEFAULT_NAMESPACE, Draft, Metadata, Origin, SERVED, Served, Snapshot, identify},
+    snapshot::{DEFAULT_NAMESPACE, Draft, Metadata, Origin, SERVED, Served, Snapshot, Typed, identify},
     tree::{self, Node, Value},
     variables::Environment,
     walk::{Walk, quote},
@@ -198,8 +198,8 @@ enum Event {
     Rejected(&'static str, Option<String>),
     Object {
         served: &'static Served,
-        metadata: Metadata,
-        body: serde_json::Value,
+        metadata: Arc<Metadata>,
+        value: Typed,
         start: (u32, u32),
         positions: Arc<BTreeMap<String, (u32, u32)>>,
     },
@@ -220,12 +220,7 @@ impl Memory {
         environment: &dyn Fn(&str) -> Option<String>,
     ) -> (Snapshot, Diagnostics) {
         let mut before = std::mem::take(&mut self.files);
-        let mut filing = Filing {
-            snapshot: Snapshot::default(),
-            findings: Diagnostics::new(),
-            order: 0,
-            stored: self.stored,
-        };
+        let mut filing = Filing { snapshot: Snapshot::default(), findings: Diagnostics::new(), order: 0 };
         for source in sources {
             let source = Arc::new(source);
             let limit = filing.findings.len() + MAX_FINDINGS;
@@ -264,7 +259,6 @@ struct Filing {
     snapshot: Snapshot,
     findings: Diagnostics,
     order: usize,
-    stored: bool,
 }
 
 impl Filing {
@@ -272,7 +266,7 @@ impl Filing {
         match event {
             Event::Finding(finding) => self.findings.push(finding.clone()),
             Event::Rejected(kind, namespace) => self.snapshot.rejected.push((kind, namespace.clone())),
-            Event::Object { served, metadata, body, start, positions } => {
+            Event::Object { served, metadata, value, start, positions } => {
                 // The text of today, and not the one it was read from, which would be kept for its sake.
                 let origin = Origin {
                     kind: served.kind,
@@ -281,18 +275,18 @@ impl Filing {
                     positions: Arc::clone(positions),
                 };
                 let draft = Draft {
-                    metadata: metadata.clone(),
-                    body: body.clone(),
+                    metadata: Arc::clone(metadata),
+                    value: Arc::clone(value),
                     origin: Arc::new(origin),
                     order: self.order,
-                    stored: self.stored,
                 };
                 self.order += 1;
-                let findings = (served.file)(&mut self.snapshot, draft);
-                if PROTECTING.contains(&served.kind) && findings.iter().any(Diagnostic::is_error) {
-                    self.snapshot.rejected.push((served.kind, Some(metadata.namespace.clone())));
+                if let Err(finding) = (served.file)(&mut self.snapshot, draft) {
+                    if PROTECTING.contains(&served.kind) {
+                        self.snapshot.rejected.push((served.kind, Some(metadata.namespace.clone())));
+                    }
+                    self.findings.push(finding);
                 }
-                self.findings.extend(findings);
             }
         }
     }
@@ -372,8 +366,21 @@ impl<'a> Reader<'a> {
             let namespace = metadata.as_ref().map(|metadata| metadata.namespace.clone());
             self.events.push(Event::Rejected(served.kind, namespace));
         }
-        if let Some(metadata) = metadata.filter(|_| !failed) {
-            self.events.push(Event::Object { served, metadata, body, start, positions });
+        let Some(metadata) = metadata.filter(|_| !failed).map(Arc::new) else { return };
+        let origin = Arc::new(Origin {
+            kind: served.kind,
+            source: Arc::clone(self.source),
+            start,
+            positions: Arc::clone(&positions),
+        });
+        match (served.read)(Arc::clone(&metadata), body, &origin, self.stored) {
+            Ok(value) => self.events.push(Event::Object { served, metadata, value, start, positions }),
+            Err(findings) => {
+                self.found(findings);
+                if PROTECTING.contains(&served.kind) {
+                    self.events.push(Event::Rejected(served.kind, Some(metadata.namespace.clone())));
+                }
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! All typed objects, by kind and name, each knowing its place in the files.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, btree_map::Entry},
     ops::Deref,
     sync::{Arc, LazyLock},
@@ -106,10 +107,10 @@ fn parent(path: &str) -> Option<&str> {
 /// A typed object and where it comes from. It reads as the object itself (`route.spec.rules`).
 #[derive(Debug, Clone)]
 pub struct Located<T> {
-    /// The object.
-    pub value: T,
+    /// Editions of the files in which it stands unchanged share it.
+    value: Arc<T>,
     /// Its name and labels.
-    pub metadata: Metadata,
+    pub metadata: Arc<Metadata>,
     /// Its place among all objects of all files; breaks ties where creation times are equal or absent.
     pub order: usize,
     origin: Arc<Origin>,
@@ -219,13 +220,17 @@ impl<T> Kind<T> {
         self.items.is_empty()
     }
 
-    /// Adds an object unless its name is taken; then the place of the one that has it is the error.
-    fn insert(&mut self, item: Located<T>) -> Result<(), Location> {
+    /// Adds an object unless its name is taken; then what is said of that is the error.
+    fn insert(&mut self, item: Located<T>) -> Result<(), Diagnostic> {
         match self.by_name.entry((item.metadata.namespace.clone(), item.metadata.name.clone())) {
-            Entry::Occupied(taken) => Err(self
-                .items
-                .get(*taken.get())
-                .map_or_else(|| item.locate(""), |first| first.locate("metadata.name"))),
+            Entry::Occupied(taken) => {
+                let first = self
+                    .items
+                    .get(*taken.get())
+                    .map_or_else(|| item.locate(""), |first| first.locate("metadata.name"));
+                let twice = item.error("metadata.name", format!("{} is defined twice", item.id()));
+                Err(twice.help(format!("the first one is at {first}; remove or rename one of them")))
+            }
             Entry::Vacant(free) => {
                 free.insert(self.items.len());
                 self.items.push(item);
@@ -244,14 +249,16 @@ impl<'a, T> IntoIterator for &'a Kind<T> {
     }
 }
 
+/// An object of the kind that it is filed under.
+pub(super) type Typed = Arc<dyn Any + Send + Sync>;
+
 /// What a document has become before it is filed.
+#[derive(Clone)]
 pub(super) struct Draft {
-    pub(super) metadata: Metadata,
-    pub(super) body: Value,
+    pub(super) metadata: Arc<Metadata>,
+    pub(super) value: Typed,
     pub(super) origin: Arc<Origin>,
     pub(super) order: usize,
-    /// Whether an API server keeps the object.
-    pub(super) stored: bool,
 }
 
 /// A kind that has a meaning here.
@@ -261,7 +268,10 @@ pub(super) struct Served {
     pub(super) versions: &'static [&'static str],
     pub(super) namespaced: bool,
     pub(super) shape: Shape,
-    pub(super) file: fn(&mut Snapshot, Draft) -> Vec<Diagnostic>,
+    /// Makes the object of what stands in its document, which an API server keeps or not; the findings say why it cannot be used.
+    pub(super) read: fn(Arc<Metadata>, Value, &Arc<Origin>, bool) -> Result<Typed, Vec<Diagnostic>>,
+    /// Takes it in, unless one of its name is there.
+    pub(super) file: fn(&mut Snapshot, Draft) -> Result<(), Diagnostic>,
 }
 
 macro_rules! kinds {
@@ -281,6 +291,7 @@ macro_rules! kinds {
             versions: &$versions,
             namespaced: $namespaced,
             shape: Shape::of::<$type>(),
+            read: read::<$type>,
             file: |snapshot, draft| file(&mut snapshot.$field, draft),
         },)*]);
     };
@@ -352,10 +363,14 @@ impl Snapshot {
     }
 }
 
-fn file<T: DeserializeOwned + Rules>(kind: &mut Kind<T>, draft: Draft) -> Vec<Diagnostic> {
-    let Draft { metadata, body, origin, order, stored } = draft;
+fn read<T: DeserializeOwned + Rules + Send + Sync + 'static>(
+    metadata: Arc<Metadata>,
+    body: Value,
+    origin: &Arc<Origin>,
+    stored: bool,
+) -> Result<Typed, Vec<Diagnostic>> {
     let value = match serde_json::from_value::<T>(body) {
-        Ok(value) => value,
+        Ok(value) => Arc::new(value),
         Err(error) => {
             // The walk lets nothing through that does not deserialise; this is for what it may have missed.
             let message = match origin.kind {
@@ -363,26 +378,26 @@ fn file<T: DeserializeOwned + Rules>(kind: &mut Kind<T>, draft: Draft) -> Vec<Di
                 kind => format!("this {kind} cannot be read: {error}"),
             };
             let id = identify(origin.kind, &metadata.namespace, &metadata.name);
-            return vec![Diagnostic::error(message).at(origin.locate("")).resource(id)];
+            return Err(vec![Diagnostic::error(message).at(origin.locate("")).resource(id)]);
         }
     };
-    let item = Located { value, metadata, order, origin };
+    let item = Located { value: Arc::clone(&value), metadata, order: 0, origin: Arc::clone(origin) };
     let mut findings = Vec::new();
     let report = &mut |field: &str, message: String, help: String| {
         let finding = item.error(field, message);
         findings.push(if help.is_empty() { finding } else { finding.help(help) });
     };
     if stored {
-        item.value.check_stored(report);
+        value.check_stored(report);
     } else {
-        item.value.check(report);
+        value.check(report);
     }
-    if !findings.is_empty() {
-        return findings;
-    }
-    let twice = item.error("metadata.name", format!("{} is defined twice", item.id()));
-    match kind.insert(item) {
-        Ok(()) => Vec::new(),
-        Err(first) => vec![twice.help(format!("the first one is at {first}; remove or rename one of them"))],
-    }
+    if findings.is_empty() { Ok(value) } else { Err(findings) }
+}
+
+fn file<T: Send + Sync + 'static>(kind: &mut Kind<T>, draft: Draft) -> Result<(), Diagnostic> {
+    let Draft { metadata, value, origin, order } = draft;
+    // It was read as this kind.
+    let Ok(value) = value.downcast::<T>() else { return Ok(()) };
+    kind.insert(Located { value, metadata, order, origin })
 }
