@@ -17,6 +17,8 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+#[cfg(feature = "controller")]
+pub(crate) use self::admin::scraped;
 pub use self::health::Health;
 pub use self::keys::KeyOptions;
 use self::keys::Keys;

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::metrics::Metrics;
 use super::store::Stream;
 use crate::server::listen::{Incoming, Listener};
+use crate::server::scraped;
 
 /// A loop that has not come round for this long hangs.
 const HANGS: Duration = Duration::from_secs(180);
@@ -94,10 +95,5 @@ async fn ready(State(health): State<Health>) -> Response {
 }
 
 async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.render() {
-        Ok(text) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
+    scraped(metrics.render())
 }

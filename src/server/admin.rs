@@ -69,7 +69,12 @@ async fn check(
 }
 
 async fn scrape(State(metrics): State<Arc<Metrics>>) -> Response {
-    match metrics.render() {
+    scraped(metrics.render())
+}
+
+/// The answer to Prometheus: what was rendered, in its text format, or 500 with the reason.
+pub(crate) fn scraped(rendered: Result<String, impl std::fmt::Display>) -> Response {
+    match rendered {
         Ok(text) => {
             ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }

@@ -8,7 +8,7 @@ use opentelemetry::metrics::{BoundCounter, Counter, Histogram, Meter, MeterProvi
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
-use prometheus::{Encoder, Registry, TextEncoder};
+use prometheus::{Registry, TextEncoder};
 
 use super::export;
 use super::series::{Known, Series};
@@ -222,9 +222,7 @@ impl Metrics {
 
     /// Everything in Prometheus' text format, version 0.0.4.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        TextEncoder::new().encode_to_string(&self.registry.gather())
     }
 }
 
