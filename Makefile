@@ -66,6 +66,7 @@ clippy:
 	$(call say,lints)
 	@$(CARGO) clippy --version >/dev/null 2>&1 || { echo "clippy is missing; installing it"; rustup component add clippy; }
 	$(CARGO) clippy --all-targets --test chaos --test k8s -- -D warnings
+	$(CARGO) check --manifest-path bench/Cargo.toml --target-dir target
 
 # The names are those of `bans` in deny.toml, which `make deny` checks in full.
 .PHONY: bans

@@ -267,6 +267,7 @@ fn compiled(resources: &str, dir: &Path, port: u16) -> anyhow::Result<Compiled> 
         listen_address: Ipv4Addr::LOCALHOST.into(),
         first_port: port,
         ports: vec![PortOverride { listener: "http".to_owned(), port }],
+        client_addresses: false,
         sockets: Sockets {
             extproc: dir.join("extproc.sock"),
             envoy_admin: dir.join("envoy.sock"),

@@ -281,7 +281,7 @@ impl Filing {
                     order: self.order,
                 };
                 self.order += 1;
-                if let Err(finding) = (served.file)(&mut self.snapshot, draft) {
+                if let Some(finding) = (served.file)(&mut self.snapshot, draft) {
                     if PROTECTING.contains(&served.kind) {
                         self.snapshot.rejected.push((served.kind, Some(metadata.namespace.clone())));
                     }

@@ -220,21 +220,19 @@ impl<T> Kind<T> {
         self.items.is_empty()
     }
 
-    /// Adds an object unless its name is taken; then what is said of that is the error.
-    fn insert(&mut self, item: Located<T>) -> Result<(), Diagnostic> {
+    /// Adds an object unless its name is taken, of which is told then.
+    fn insert(&mut self, item: Located<T>) -> Option<Diagnostic> {
         match self.by_name.entry((item.metadata.namespace.clone(), item.metadata.name.clone())) {
             Entry::Occupied(taken) => {
-                let first = self
-                    .items
-                    .get(*taken.get())
-                    .map_or_else(|| item.locate(""), |first| first.locate("metadata.name"));
+                let first = self.items.get(*taken.get());
+                let first = first.map_or_else(|| item.locate(""), |first| first.locate("metadata.name"));
                 let twice = item.error("metadata.name", format!("{} is defined twice", item.id()));
-                Err(twice.help(format!("the first one is at {first}; remove or rename one of them")))
+                Some(twice.help(format!("the first one is at {first}; remove or rename one of them")))
             }
             Entry::Vacant(free) => {
                 free.insert(self.items.len());
                 self.items.push(item);
-                Ok(())
+                None
             }
         }
     }
@@ -261,6 +259,8 @@ pub(super) struct Draft {
     pub(super) order: usize,
 }
 
+type Read = fn(Arc<Metadata>, Value, &Arc<Origin>, bool) -> Result<Typed, Vec<Diagnostic>>;
+
 /// A kind that has a meaning here.
 pub(super) struct Served {
     pub(super) kind: &'static str,
@@ -269,9 +269,9 @@ pub(super) struct Served {
     pub(super) namespaced: bool,
     pub(super) shape: Shape,
     /// Makes the object of what stands in its document, which an API server keeps or not; the findings say why it cannot be used.
-    pub(super) read: fn(Arc<Metadata>, Value, &Arc<Origin>, bool) -> Result<Typed, Vec<Diagnostic>>,
-    /// Takes it in, unless one of its name is there.
-    pub(super) file: fn(&mut Snapshot, Draft) -> Result<(), Diagnostic>,
+    pub(super) read: Read,
+    /// Takes it in, unless one of its name is there, of which is told then.
+    pub(super) file: fn(&mut Snapshot, Draft) -> Option<Diagnostic>,
 }
 
 macro_rules! kinds {
@@ -395,9 +395,9 @@ fn read<T: DeserializeOwned + Rules + Send + Sync + 'static>(
     if findings.is_empty() { Ok(value) } else { Err(findings) }
 }
 
-fn file<T: Send + Sync + 'static>(kind: &mut Kind<T>, draft: Draft) -> Result<(), Diagnostic> {
+fn file<T: Send + Sync + 'static>(kind: &mut Kind<T>, draft: Draft) -> Option<Diagnostic> {
     let Draft { metadata, value, origin, order } = draft;
     // It was read as this kind.
-    let Ok(value) = value.downcast::<T>() else { return Ok(()) };
+    let value = value.downcast::<T>().ok()?;
     kind.insert(Located { value, metadata, order, origin })
 }
