@@ -62,7 +62,9 @@ impl Topologies {
         if let Some(all) = shared.upgrade() {
             return Some(all);
         }
-        let all = Arc::new(Self { sentinels: Sentinels::start(1).await?, cluster: Cluster::start(0).await? });
+        // Nothing fails over here: what a slow machine would lose by it belongs to other tests.
+        let sentinels = Sentinels::start_with(1, 600_000).await?;
+        let all = Arc::new(Self { sentinels, cluster: Cluster::start(0).await? });
         *shared = Arc::downgrade(&all);
         Some(all)
     }

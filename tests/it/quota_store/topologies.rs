@@ -227,11 +227,7 @@ async fn a_master_that_is_killed_is_replaced_and_all_is_charged_once() {
     until("the replica is promoted", async || redis.master() == 1).await;
     // It has no replica now, and nothing counts before it has one.
     redis.servers[0].run().await;
-    until("the old one replicates", async || {
-        let state = redis.servers[1].command(&["INFO", "replication"]);
-        state.contains("state=online")
-    })
-    .await;
+    redis.replicated().await;
     load_is_granted(&load, 200_000_000).await;
     let spent = load.end().await;
     all_is_charged_once(&store, spent).await;
@@ -248,7 +244,7 @@ async fn a_master_that_is_stopped_is_left_for_another() {
     until("the replica is promoted", async || redis.master() == 1).await;
     load_is_granted(&load, 200_000_000).await;
     redis.servers[0].signal("CONT");
-    until("the old one follows", async || redis.servers[0].command(&["ROLE"]).starts_with("slave")).await;
+    redis.replicated().await;
     load_is_granted(&load, 300_000_000).await;
     load.end().await;
 }

@@ -113,6 +113,12 @@ pub(crate) struct Sentinels {
 impl Sentinels {
     /// Starts a master and so many replicas. `None` where there is no Redis.
     pub(crate) async fn start(replicas: usize) -> Option<Self> {
+        // Long enough for a server on a busy machine to answer, or it is replaced though it is well, and again when it is back.
+        Self::start_with(replicas, 2000).await
+    }
+
+    /// Starts those of whom one that has not answered for so many milliseconds is taken to be down.
+    pub(crate) async fn start_with(replicas: usize, down_after: u32) -> Option<Self> {
         let base =
             ["--port", "PORT", "--bind", "127.0.0.1", "--dir", "FOLDER", "--repl-diskless-sync-delay", "0"];
         let first = Node::start(&[&base[..], &DURABLE].concat()).await?;
@@ -132,8 +138,8 @@ impl Sentinels {
         for _ in 0..3 {
             let folder = tempfile::Builder::new().prefix("it-sentinel-").tempdir().expect("a folder");
             let watch = format!(
-                "sentinel monitor main 127.0.0.1 {master} 2\nsentinel down-after-milliseconds main 500\n\
-                 sentinel failover-timeout main 3000\n"
+                "sentinel monitor main 127.0.0.1 {master} 2\nsentinel down-after-milliseconds main \
+                 {down_after}\nsentinel failover-timeout main 3000\n"
             );
             std::fs::write(folder.path().join("sentinel.conf"), watch).expect("a file");
             let arguments = ["FOLDER/sentinel.conf", "--sentinel", "--port", "PORT", "--bind", "127.0.0.1"];
@@ -166,6 +172,20 @@ impl Sentinels {
         let address = self.sentinels[0].command(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "main"]);
         let port = address.lines().nth(1).unwrap_or_default();
         self.servers.iter().position(|node| node.port().to_string() == port).expect("one of them")
+    }
+
+    /// Waits until the master has a replica in step. The Sentinels alone take from ten seconds to minutes to make one of a server that is
+    /// back, so it is told.
+    pub(crate) async fn replicated(&self) {
+        until("the master has a replica in step", async || {
+            let master = self.master();
+            let port = self.servers[master].port().to_string();
+            for server in self.servers.iter().filter(|server| server.port() != self.servers[master].port()) {
+                server.command(&["REPLICAOF", "127.0.0.1", &port]);
+            }
+            self.servers[master].command(&["INFO", "replication"]).contains("state=online")
+        })
+        .await;
     }
 }
 
