@@ -127,7 +127,7 @@ fuzz-short: ## Each fuzz target for ten seconds at most, as in CI
 BENCH := target/release/aigw-bench
 
 .PHONY: bench
-bench: bench-build ## Speed against no gateway and a do-nothing one, about 10 minutes (BENCH_QUICK=1: one)
+bench: bench-build redis ## Speed against no gateway and a do-nothing one, about 10 minutes (BENCH_QUICK=1: one)
 	$(call say,bench; bench/RESULTS.md says how to read it)
 	@$(BENCH) run --aigw target/release/aigw
 
@@ -140,6 +140,18 @@ bench-build:
 .PHONY: bench-peers
 bench-peers: bench-build ## LiteLLM and Portkey on the same machine, installed if they are missing
 	@bench/peers.sh $(BENCH)
+
+# The version that was compared last; the service has no tags.
+RATELIMIT := github.com/envoyproxy/ratelimit/src/service_cmd@v1.4.1-0.20260122083618-3fb702589d36
+
+.PHONY: bench-quota
+bench-quota: bench-build redis bench/.peers/service_cmd ## Quotas in Redis against envoyproxy/ratelimit, built with Go if it is missing
+	@$(BENCH) ratelimit --service bench/.peers/service_cmd
+
+bench/.peers/service_cmd:
+	$(call say,building envoyproxy/ratelimit)
+	@command -v go >/dev/null || { echo "Go is missing; https://go.dev/doc/install"; exit 1; }
+	GOBIN=$(CURDIR)/bench/.peers go install $(RATELIMIT)
 
 .PHONY: venv
 venv: $(VENV_READY) ## The Python environment of the SDK tests

@@ -9,6 +9,8 @@ mod load;
 mod peers;
 mod procfs;
 mod provider;
+mod ratelimit;
+mod redis;
 mod report;
 mod rig;
 mod run;
@@ -33,6 +35,8 @@ enum Part {
     Run(run::Options),
     /// Measure other gateways, which have to be installed
     Peers(peers::Options),
+    /// Measure quotas in Redis against `envoyproxy/ratelimit`
+    Ratelimit(ratelimit::Options),
     /// Be the do-nothing processor
     Floor { socket: PathBuf, key: String },
     /// Be the fake provider
@@ -45,6 +49,7 @@ async fn main() -> anyhow::Result<()> {
     match Bench::parse().part {
         Part::Run(options) => LocalSet::new().run_until(run::run(&options)).await,
         Part::Peers(options) => LocalSet::new().run_until(peers::run(&options)).await,
+        Part::Ratelimit(options) => LocalSet::new().run_until(ratelimit::run(&options)).await,
         Part::Floor { socket, key } => floor::serve(&socket, &key).await,
         Part::Provider => provider::serve().await,
     }

@@ -55,6 +55,13 @@ impl Cells {
         self.0.get(&(row, listener)).into_iter().flatten().map(value).collect()
     }
 
+    /// Milliseconds that a limit in Redis adds to the median of a row, round by round.
+    pub fn added_by_quota(&self, row: Row) -> Spread {
+        let with = self.values(row, Listener::Quota, |cell| cell.p50);
+        let without = self.values(row, Listener::Ours, |cell| cell.p50);
+        Spread::of(with.iter().zip(without).map(|(with, without)| with - without).collect())
+    }
+
     /// Ours over `base`, round by round: what a noisy neighbour does in one round it does to both.
     fn ratio(&self, row: Row, base: Listener, value: impl Fn(&Cell) -> f64) -> Spread {
         let ours = self.values(row, Listener::Ours, &value);

@@ -13,6 +13,8 @@ use anyhow::{Context, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::redis::{LIMIT, Redis};
+
 /// A process that ends with its owner.
 pub struct Process {
     child: Child,
@@ -57,16 +59,20 @@ pub enum Listener {
     Floor,
     /// With the gateway's.
     Ours,
+    /// With the gateway's, and a limit in Redis over all requests.
+    Quota,
 }
 
 impl Listener {
-    pub const ALL: [Self; 3] = [Self::Direct, Self::Floor, Self::Ours];
+    /// In the order of the ports.
+    const ALL: [Self; 4] = [Self::Direct, Self::Floor, Self::Ours, Self::Quota];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::Floor => "floor",
             Self::Ours => "ours",
+            Self::Quota => "ours+quota",
         }
     }
 }
@@ -76,8 +82,10 @@ pub struct Rig {
     pub envoy: Process,
     floor: Process,
     ours: Process,
+    /// Where there is a Redis.
+    quota: Option<(Process, Redis)>,
     _provider: Process,
-    ports: [u16; 3],
+    ports: [u16; 4],
     pub files: Files,
 }
 
@@ -88,6 +96,8 @@ pub struct Files {
     pub aigw: PathBuf,
     /// What the routes demand.
     pub key: String,
+    /// Where quotas are kept.
+    redis: Option<SocketAddr>,
 }
 
 impl Files {
@@ -105,8 +115,11 @@ impl Files {
                 command.arg("floor").arg(&socket).arg(&self.key);
                 command
             }
-            Listener::Ours => {
+            Listener::Ours | Listener::Quota => {
                 let mut command = Command::new(&self.aigw);
+                if let (Listener::Quota, Some(redis)) = (listener, self.redis) {
+                    command.env("AIGW_REDIS", format!("redis://{redis}"));
+                }
                 command.arg("extproc").arg("--config").arg(config);
                 command.arg("--listen").arg(format!("unix://{}", socket.display()));
                 command
@@ -118,6 +131,22 @@ impl Files {
         // A socket of an earlier process is in the way of the next one.
         let _ = std::fs::remove_file(&socket);
         Process::start(&mut command, &self.path(&format!("{name}.log")))
+    }
+
+    fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(&format!("{name}.log"))).unwrap_or_default()
+    }
+
+    /// Starts the processor that serves these resources with a limit besides.
+    fn quota(&self, resources: &str, port: u16) -> anyhow::Result<Process> {
+        let compiled = compiled(&format!("{resources}{LIMIT}"), self.dir.path(), port)?;
+        ensure!(
+            compiled.config.gateways[0].rules[0].routing_key == self.key,
+            "limits change the routing key"
+        );
+        let config = self.path("quota.json");
+        std::fs::write(&config, document(&compiled))?;
+        self.processor(Listener::Quota, "quota", &config)
     }
 
     /// The gateway's configuration with `routes` more rules than needed.
@@ -150,38 +179,60 @@ impl Rig {
         ensure!(aigw.is_file(), "there is no {}: build it, or name another with --aigw", aigw.display());
         let dir = tempfile::tempdir()?;
         let (provider, port) = provider(dir.path())?;
-        let ports = [free_port()?, free_port()?, free_port()?];
-        let compiled = compiled(&resources(port, 2, "bench-model"), dir.path(), ports[2])?;
+        let ports = [free_port()?, free_port()?, free_port()?, free_port()?];
+        let resources = resources(port, 2, "bench-model");
+        let ours_port = ports[Listener::Ours as usize];
+        let compiled = compiled(&resources, dir.path(), ours_port)?;
         let key = compiled.config.gateways[0].rules[0].routing_key.clone();
-        let files = Files { dir, aigw: aigw.to_owned(), key };
+        let redis = Redis::start(dir.path()).await?;
+        let address = redis.as_ref().map(|redis| redis.address);
+        let files = Files { dir, aigw: aigw.to_owned(), key, redis: address };
 
         let config = files.path("ours.json");
         std::fs::write(&config, document(&compiled))?;
         let floor = files.processor(Listener::Floor, "floor", &config)?;
         let ours = files.processor(Listener::Ours, "extproc", &config)?;
+        let quota = redis.map(|redis| Ok::<_, anyhow::Error>((files.quota(&resources, ours_port)?, redis)));
+        let quota = quota.transpose()?;
+        if quota.is_none() {
+            eprintln!("there is no redis-server: {} is left out", Listener::Quota.name());
+        }
         let envoy = envoy(&compiled, &ports, &files).await?;
-        let mut rig = Self { envoy, floor, ours, _provider: provider, ports, files };
+        let mut rig = Self { envoy, floor, ours, quota, _provider: provider, ports, files };
         rig.ready().await?;
         Ok(rig)
     }
 
     async fn ready(&mut self) -> anyhow::Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        for listener in Listener::ALL {
+        for listener in self.listeners() {
             while let Err(error) = crate::load::probe(self.address(listener)).await {
                 let name = listener.name();
-                self.envoy.check().with_context(|| self.log("envoy"))?;
-                self.floor.check().with_context(|| self.log("floor"))?;
-                self.ours.check().with_context(|| self.log("extproc"))?;
-                ensure!(Instant::now() < deadline, "{name} does not serve: {error:#}\n{}", self.log("envoy"));
+                if let Some((processor, _)) = &mut self.quota {
+                    processor.check().with_context(|| self.files.log("quota"))?;
+                }
+                self.envoy.check().with_context(|| self.files.log("envoy"))?;
+                self.floor.check().with_context(|| self.files.log("floor"))?;
+                self.ours.check().with_context(|| self.files.log("extproc"))?;
+                ensure!(
+                    Instant::now() < deadline,
+                    "{name} does not serve: {error:#}\n{}",
+                    self.files.log("envoy")
+                );
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }
         Ok(())
     }
 
-    fn log(&self, name: &str) -> String {
-        std::fs::read_to_string(self.files.path(&format!("{name}.log"))).unwrap_or_default()
+    /// The ways there are, in the order of the report.
+    pub fn listeners(&self) -> Vec<Listener> {
+        Listener::ALL.into_iter().filter(|way| *way != Listener::Quota || self.quota.is_some()).collect()
+    }
+
+    /// Where quotas are kept, if anywhere.
+    pub fn redis(&self) -> Option<&Redis> {
+        self.quota.as_ref().map(|(_, redis)| redis)
     }
 
     pub fn address(&self, listener: Listener) -> SocketAddr {
@@ -194,14 +245,16 @@ impl Rig {
             Listener::Direct => None,
             Listener::Floor => Some(self.floor.pid()),
             Listener::Ours => Some(self.ours.pid()),
+            Listener::Quota => self.quota.as_ref().map(|(processor, _)| processor.pid()),
         }
     }
 }
 
-async fn envoy(compiled: &Compiled, ports: &[u16; 3], files: &Files) -> anyhow::Result<Process> {
+async fn envoy(compiled: &Compiled, ports: &[u16; 4], files: &Files) -> anyhow::Result<Process> {
     let explicit = std::env::var_os("AIGW_ENVOY").map(PathBuf::from);
     let binary = Search::from_env(explicit).find(&mut |notice| eprintln!("{notice}")).await?;
-    let bootstrap = bootstrap(compiled.envoy.bootstrap(), ports, &files.path("floor.sock"))?;
+    let others = [(Listener::Floor, files.path("floor.sock")), (Listener::Quota, files.path("quota.sock"))];
+    let bootstrap = bootstrap(compiled.envoy.bootstrap(), ports, &others)?;
     let path = files.path("envoy.json");
     std::fs::write(&path, bootstrap.to_string())?;
     let mut command = Command::new(binary.path);
@@ -210,17 +263,21 @@ async fn envoy(compiled: &Compiled, ports: &[u16; 3], files: &Files) -> anyhow::
 }
 
 /// Adds the other listeners to the compiled configuration: copies that differ only in the processor.
-fn bootstrap(mut bootstrap: Value, ports: &[u16; 3], floor_socket: &Path) -> anyhow::Result<Value> {
+fn bootstrap(
+    mut bootstrap: Value,
+    ports: &[u16; 4],
+    processors: &[(Listener, PathBuf)],
+) -> anyhow::Result<Value> {
     const MANAGER: &str = "/filter_chains/0/filters/0/typed_config";
     let resources = &mut bootstrap["static_resources"];
     let ours = resources["listeners"][0].clone();
-    let named = |name: &str, port: u16| {
+    let copy = |copy: Listener| {
         let mut listener = ours.clone();
-        listener["name"] = json!(name);
-        listener["address"]["socket_address"]["port_value"] = json!(port);
+        listener["name"] = json!(copy.name());
+        listener["address"]["socket_address"]["port_value"] = json!(ports[copy as usize]);
         listener
     };
-    let mut direct = named("direct", ports[0]);
+    let mut direct = copy(Listener::Direct);
     let manager = direct.pointer_mut(MANAGER).context("no connection manager")?;
     let action = manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"].clone();
     ensure!(action.is_object(), "the first route does not forward");
@@ -231,26 +288,27 @@ fn bootstrap(mut bootstrap: Value, ports: &[u16; 3], floor_socket: &Path) -> any
             "name": "direct", "domains": ["*"], "routes": [{ "match": { "prefix": "/" }, "route": action }],
         }],
     });
+    let mut listeners = vec![direct];
+    for (listener, socket) in processors {
+        let name = format!("bench-{}", listener.name());
+        let mut listener = copy(*listener);
+        let manager = listener.pointer_mut(MANAGER).context("no connection manager")?;
+        let filters = manager["http_filters"].as_array_mut().context("no filters")?;
+        let filter = filters.iter_mut().find(|filter| is_processor(filter)).context("no processor")?;
+        let service = &mut filter["typed_config"]["grpc_service"]["envoy_grpc"];
+        let of_ours = std::mem::replace(&mut service["cluster_name"], json!(name));
+        listeners.push(listener);
 
-    let mut floor = named("floor", ports[1]);
-    let manager = floor.pointer_mut(MANAGER).context("no connection manager")?;
-    let filter =
-        manager["http_filters"].as_array_mut().context("no filters")?.iter_mut().find(|f| is_processor(f));
-    let service = &mut filter.context("no processor")?["typed_config"]["grpc_service"]["envoy_grpc"];
-    let cluster_name = service["cluster_name"].clone();
-    service["cluster_name"] = json!("bench-floor");
-
-    let clusters = resources["clusters"].as_array_mut().context("no clusters")?;
-    let mut cluster =
-        clusters.iter().find(|cluster| cluster["name"] == cluster_name).context("no such cluster")?.clone();
-    cluster["name"] = json!("bench-floor");
-    cluster["load_assignment"]["cluster_name"] = json!("bench-floor");
-    let address = cluster.pointer_mut("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address");
-    *address.context("no address")? = json!({ "pipe": { "path": floor_socket } });
-    clusters.push(cluster);
-
-    let listeners = resources["listeners"].as_array_mut().context("no listeners")?;
-    listeners.extend([direct, floor]);
+        let clusters = resources["clusters"].as_array_mut().context("no clusters")?;
+        let cluster = clusters.iter().find(|cluster| cluster["name"] == of_ours);
+        let mut cluster = cluster.context("no such cluster")?.clone();
+        cluster["name"] = json!(name);
+        cluster["load_assignment"]["cluster_name"] = json!(name);
+        let address = cluster.pointer_mut("/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address");
+        *address.context("no address")? = json!({ "pipe": { "path": socket } });
+        clusters.push(cluster);
+    }
+    resources["listeners"].as_array_mut().context("no listeners")?.extend(listeners);
     Ok(bootstrap)
 }
 

@@ -32,7 +32,7 @@ pub struct Options {
     seconds: Option<f64>,
 }
 
-/// In the order of the report. The next listeners of the specification (quota, safety, per-attempt) have their place in
+/// In the order of the report. The next listeners of the specification (safety, per-attempt) have their place in
 /// [`Listener`]; a workload that only they have has it here.
 const WORKLOADS: [(&str, usize, bool, &[usize]); 4] = [
     ("small", 80, false, &[1, 4, 16, 64]),
@@ -46,6 +46,9 @@ const MARKS: [Mark; 3] = [
     Mark { workload: "1m", most: 1.3 },
     Mark { workload: "stream", most: 2.0 },
 ];
+
+/// Milliseconds that a limit in Redis may add to the median of an exchange, beside two round trips to it.
+const QUOTA_MARK: f64 = 0.03;
 
 /// Bytes an idle stream may hold.
 const IDLE_MARK: f64 = 16.0 * 1024.0;
@@ -95,7 +98,12 @@ pub async fn run(options: &Options) -> anyhow::Result<()> {
 async fn exchanges(rig: &Rig, options: &Options) -> anyhow::Result<()> {
     let mut cells = Cells::default();
     let rounds = options.rounds();
+    let listeners = rig.listeners();
+    let mut round_trips = Vec::new();
     for round in 0..rounds {
+        if let Some(redis) = rig.redis() {
+            round_trips.push(redis.round_trip().await?);
+        }
         for (index, (workload, prompt, streams, counts)) in WORKLOADS.into_iter().enumerate() {
             if !options.wants(workload) {
                 continue;
@@ -104,9 +112,9 @@ async fn exchanges(rig: &Rig, options: &Options) -> anyhow::Result<()> {
             for &connections in counts.iter().filter(|count| !options.quick || **count <= 16) {
                 let row = Row { workload: index, connections };
                 eprintln!("round {} of {rounds}: {workload}, c={connections}", round + 1);
-                for step in 0..Listener::ALL.len() {
+                for step in 0..listeners.len() {
                     // Nobody is always the first or the last.
-                    let listener = Listener::ALL[(round + step) % Listener::ALL.len()];
+                    let listener = listeners[(round + step) % listeners.len()];
                     cells.push(row, listener, cell(rig, listener, &call, connections, options.cell()).await?);
                 }
             }
@@ -115,6 +123,22 @@ async fn exchanges(rig: &Rig, options: &Options) -> anyhow::Result<()> {
     let names = WORKLOADS.map(|(name, ..)| name);
     println!("Medians (least–most), CPU a request:\n\n{}", cells.tables(&names));
     println!("Ratios within a round, medians (least–most):\n\n{}", cells.ratios(&names, &MARKS));
+    let round_trip = Spread::of(round_trips);
+    for (workload, connections) in
+        [(0, 1), (3, 1)].into_iter().filter(|(index, _)| options.wants(names[*index]))
+    {
+        let added = cells.added_by_quota(Row { workload, connections });
+        if added.median.is_finite() {
+            let most = 2.0 * round_trip.median + QUOTA_MARK;
+            println!(
+                "{}, c={connections}: a limit in Redis adds {} ms to the median; a round trip to Redis takes {} ms: {}\n",
+                names[workload],
+                added.shown(3),
+                round_trip.shown(3),
+                verdict(added.median, most, 3),
+            );
+        }
+    }
     Ok(())
 }
 
@@ -150,7 +174,7 @@ async fn cell(
 async fn slow_streams(rig: &Rig, options: &Options) -> anyhow::Result<()> {
     let (streams, seconds) = if options.quick { (50, 2) } else { (1000, 20) };
     let mut measured: Vec<Slow> = Vec::new();
-    for listener in Listener::ALL {
+    for listener in rig.listeners() {
         eprintln!("slow-stream: {}", listener.name());
         measured.push(slow::measure(rig, listener, streams, seconds).await?);
     }

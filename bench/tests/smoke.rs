@@ -18,12 +18,18 @@ fn a_quick_run_prints_every_table() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}\n{}", String::from_utf8_lossy(&output.stderr));
     for workload in ["small", "100k", "1m", "stream"] {
-        for listener in ["direct", "floor", "ours"] {
+        for listener in ["direct", "floor", "ours", "ours+quota"] {
             let row = format!("| {workload} | 1 | {listener} |");
             assert!(text.contains(&row), "no {row}\n{text}");
         }
     }
-    for part in ["slow-stream:", "bytes an idle stream", "start to first answer", "reload of"] {
+    for part in [
+        "a limit in Redis adds",
+        "slow-stream:",
+        "bytes an idle stream",
+        "start to first answer",
+        "reload of",
+    ] {
         assert!(text.contains(part), "no {part}\n{text}");
     }
     assert!(!text.contains("NaN"), "{text}");
