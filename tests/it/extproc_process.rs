@@ -164,7 +164,7 @@ impl Process {
     }
 
     async fn ended(&mut self) -> ExitStatus {
-        let ended = tokio::time::timeout(std::time::Duration::from_secs(60), self.child.wait()).await;
+        let ended = tokio::time::timeout(std::time::Duration::from_secs(180), self.child.wait()).await;
         ended.unwrap_or_else(|_| panic!("it does not end:\n{}", self.log())).unwrap()
     }
 }

@@ -88,7 +88,7 @@ async fn metrics_are_exported_as_the_environment_says() {
     let expected: BTreeSet<_> = [("input", 2), ("output", 3)]
         .map(|(class, sum)| (format!("Some(AnyValue {{ value: Some(StringValue({class:?})) }})"), sum, DELTA))
         .into();
-    let seen = tokio::time::timeout(Duration::from_secs(60), async {
+    let seen = tokio::time::timeout(Duration::from_secs(180), async {
         loop {
             let export = exports.recv().await.expect("the collector lives");
             let classes = token_classes(&export);

@@ -66,7 +66,7 @@ pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) 
         }
     };
     // Not a measure of anything: without it a failure would hang.
-    tokio::time::timeout(std::time::Duration::from_secs(60), waiting)
+    tokio::time::timeout(std::time::Duration::from_secs(180), waiting)
         .await
         .unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }

@@ -56,7 +56,7 @@ pub(crate) async fn until_some<T>(what: &str, mut question: impl AsyncFnMut() ->
         }
     };
     // Not a measure of anything: without it a failure would hang.
-    tokio::time::timeout(std::time::Duration::from_secs(90), waiting)
+    tokio::time::timeout(std::time::Duration::from_secs(180), waiting)
         .await
         .unwrap_or_else(|_| panic!("waited in vain: {what}"))
 }

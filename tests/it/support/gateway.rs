@@ -164,7 +164,7 @@ impl Gateway {
 
     /// Waits for its end after [`Gateway::interrupt`], and checks that it left no process and no file.
     pub(crate) async fn ended(mut self) {
-        let status = tokio::time::timeout(std::time::Duration::from_secs(60), self.child.wait())
+        let status = tokio::time::timeout(std::time::Duration::from_secs(180), self.child.wait())
             .await
             .unwrap_or_else(|_| panic!("it does not end:\n{}", self.lines().join("\n")))
             .expect("a status");
