@@ -142,7 +142,7 @@ bench-peers: bench-build ## LiteLLM and Portkey on the same machine, installed i
 	@bench/peers.sh $(BENCH)
 
 .PHONY: venv
-venv: $(VENV_READY) ## The Python environment of the SDK tests
+venv: $(VENV_READY) ## The Python environment of the SDK tests, and a Valkey server
 
 $(VENV_READY): tests/python/requirements.txt
 	$(call say,Python environment in $(VENV))

@@ -471,10 +471,12 @@ async fn run(timed: &Timed, steps: &[Step], run: u64) {
 fn random_steps_agree_with_a_plain_account() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let redis = runtime.block_on(Redis::start());
+    let valkey = runtime.block_on(Redis::valkey());
     let topologies = runtime.block_on(Topologies::get());
     let _entered = runtime.enter();
     let mut stores = vec![(Timed::memory(), 512)];
     stores.extend(redis.iter().map(|redis| (Timed::redis(redis), 64)));
+    stores.extend(valkey.iter().map(|valkey| (Timed::redis(valkey), 64)));
     stores.extend(topologies.iter().flat_map(|all| all.stores()).map(|timed| (timed, 16)));
     for (timed, cases) in stores {
         let runs = AtomicU64::new(0);

@@ -97,6 +97,9 @@ pub(crate) async fn on_all(body: impl AsyncFn(Timed)) {
     if let Some(redis) = Redis::start().await {
         body(Timed::redis(&redis)).await;
     }
+    if let Some(valkey) = Redis::valkey().await {
+        body(Timed::redis(&valkey)).await;
+    }
     if let Some(all) = Topologies::get().await {
         for timed in all.stores() {
             body(timed).await;
