@@ -154,7 +154,7 @@ bench/.peers/service_cmd:
 	GOBIN=$(CURDIR)/bench/.peers go install $(RATELIMIT)
 
 .PHONY: venv
-venv: $(VENV_READY) ## The Python environment of the SDK tests
+venv: $(VENV_READY) ## The Python environment of the SDK tests, and a Valkey server
 
 $(VENV_READY): tests/python/requirements.txt
 	$(call say,Python environment in $(VENV))

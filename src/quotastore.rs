@@ -5,6 +5,7 @@
 //!             Desk::hold    ─► renewed in the background
 //!             Desk::settle  ─► a queue ─► the store, in batches
 //!                         └──► the journal on the disk, if there is one, until the store has been told
+//! the memory store ─► a snapshot on the disk, if there is one, each second ─► the store of the next process
 //! ```
 //!
 //! All stores do the same steps ([`ledger`](crate::quota::ledger)), and one suite of tests is run on all.
@@ -13,7 +14,9 @@ mod breaker;
 mod desk;
 mod journal;
 mod memory;
+mod record;
 mod redis;
+mod snapshot;
 
 #[cfg(test)]
 mod tests;
@@ -22,6 +25,9 @@ pub use self::desk::{Away, Desk, DeskOptions, Running};
 pub use self::journal::{Journal, JournalError, JournalOptions, Sync, read_journal};
 pub use self::memory::MemoryStore;
 pub use self::redis::{InvalidPlace, RedisOptions, RedisPlace, RedisStore};
+pub use self::snapshot::{
+    Snapshot, SnapshotError, SnapshotOptions, resume_snapshot, snapshot_of, take_snapshot,
+};
 use crate::quota::{Ask, ReservationId, Settle, Settled, Verdict};
 
 /// Why a store did not do what it was asked to. Nothing secret is in it.

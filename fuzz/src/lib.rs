@@ -13,6 +13,7 @@ pub mod keys;
 pub mod keys_file;
 pub mod openai_usage;
 pub mod quota_journal;
+pub mod quota_snapshot;
 pub mod request;
 pub mod resources;
 pub mod routing;
@@ -25,7 +26,7 @@ pub mod translate_request;
 pub type Run = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: [(&str, Run); 19] = [
+pub const TARGETS: [(&str, Run); 20] = [
     ("cel_cost", cel_cost::run),
     ("config_cache", config_cache::run),
     ("encoding", encoding::run),
@@ -38,6 +39,7 @@ pub const TARGETS: [(&str, Run); 19] = [
     ("keys_file", keys_file::run),
     ("openai_usage", openai_usage::run),
     ("quota_journal", quota_journal::run),
+    ("quota_snapshot", quota_snapshot::run),
     ("request", request::run),
     ("resources", resources::run),
     ("routing", routing::run),

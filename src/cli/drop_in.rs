@@ -174,13 +174,17 @@ impl GoFlags {
             quotas: QuotaOptions {
                 redis: self.redis.filter(|url| !url.expose_secret().is_empty()),
                 redis_ca: self.redis_ca,
-                quota_journal: std::env::var_os("AIGW_QUOTA_JOURNAL")
-                    .filter(|folder| !folder.is_empty())
-                    .map(Into::into),
+                quota_journal: path_from("AIGW_QUOTA_JOURNAL"),
+                quota_snapshot: path_from("AIGW_QUOTA_SNAPSHOT"),
                 ..QuotaOptions::default()
             },
         })
     }
+}
+
+/// What a variable of the environment names, if it is set.
+fn path_from(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map(Into::into)
 }
 
 #[cfg(test)]

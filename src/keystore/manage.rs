@@ -118,30 +118,27 @@ impl Manager {
     }
 }
 
-/// A duration such as `30d`, `12h`, `1h30m` or `45s`.
+/// A duration such as `30d`, `12h`, `1h30m`, `45s` or `50ms`.
 ///
 /// # Errors
 /// What is wrong, and how it is written.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong = || {
         let shown: String = text.chars().take(32).collect();
-        format!("`{shown}` is no duration: write 30d, 12h, 1h30m or 45s")
+        format!("`{shown}` is no duration: write 30d, 12h, 1h30m, 45s or 50ms")
     };
-    let mut seconds = 0_u64;
+    let mut sum = 0_u64;
     let mut rest = text;
     while !rest.is_empty() || text.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let (number, unit) = rest.split_at(digits);
         let number: u64 = number.parse().map_err(|_| wrong())?;
-        let scale = match unit.chars().next() {
-            Some('d') => 86_400,
-            Some('h') => 3_600,
-            Some('m') => 60,
-            Some('s') => 1,
-            _ => return Err(wrong()),
-        };
-        seconds = number.checked_mul(scale).and_then(|part| seconds.checked_add(part)).ok_or_else(wrong)?;
-        rest = &unit[1..];
+        // In milliseconds; the first that fits.
+        let units = [("ms", 1), ("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
+        let found = units.iter().find_map(|(name, scale)| Some((unit.strip_prefix(name)?, *scale)));
+        let (after, scale) = found.ok_or_else(wrong)?;
+        sum = number.checked_mul(scale).and_then(|part| sum.checked_add(part)).ok_or_else(wrong)?;
+        rest = after;
     }
-    Ok(Duration::from_secs(seconds))
+    Ok(Duration::from_millis(sum))
 }

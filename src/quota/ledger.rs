@@ -24,7 +24,7 @@ pub const REMEMBERED: u64 = 25 * 3_600_000;
 pub const CONFIRMED: u64 = 300_000;
 
 /// What a reservation holds.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
     /// The second since the epoch in which it runs out.
     pub slot: u64,
@@ -35,7 +35,7 @@ pub struct Lease {
 }
 
 /// What a reservation holds of one bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part {
     /// How much.
     pub held: u64,

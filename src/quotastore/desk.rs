@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::held::Held;
 use super::breaker::Breaker;
-use super::{Journal, MemoryStore, Store, StoreError};
+use super::{Journal, MemoryStore, Snapshot, Store, StoreError};
 use crate::quota::{Ask, Settle, Verdict};
 
 /// How often leases are looked at.
@@ -64,8 +64,17 @@ struct Inner {
     overflowed: AtomicU64,
     /// How many were not, because too many wait.
     given_up: AtomicU64,
-    /// What outlives this process of what waits.
+    /// What outlives this process.
+    beside: Beside,
+}
+
+/// What is on the disk beside a store.
+#[derive(Debug, Default)]
+struct Beside {
+    /// What waits for the store.
     journal: Option<Journal>,
+    /// What a store in this process has.
+    snapshot: Option<Snapshot>,
 }
 
 /// What a desk does in the background.
@@ -78,7 +87,7 @@ pub struct Running {
 impl Desk {
     /// A desk before a store.
     pub fn new(store: Store, options: DeskOptions) -> (Self, Running) {
-        Self::with(store, options, None, Vec::new())
+        Self::with(store, options, Beside::default(), Vec::new())
     }
 
     /// A desk before a store, with a journal of what that has not been told of yet; `owed` is what came out of it, to be delivered first.
@@ -87,15 +96,16 @@ impl Desk {
         options: DeskOptions,
         (journal, owed): (Journal, Vec<Settle>),
     ) -> (Self, Running) {
-        Self::with(store, options, Some(journal), owed)
+        Self::with(store, options, Beside { journal: Some(journal), ..Beside::default() }, owed)
     }
 
-    fn with(
-        store: Store,
-        options: DeskOptions,
-        journal: Option<Journal>,
-        owed: Vec<Settle>,
-    ) -> (Self, Running) {
+    /// A desk before quotas in this process that a file follows.
+    pub fn kept(store: MemoryStore, options: DeskOptions, snapshot: Snapshot) -> (Self, Running) {
+        let beside = Beside { snapshot: Some(snapshot), ..Beside::default() };
+        Self::with(Store::Memory(store), options, beside, Vec::new())
+    }
+
+    fn with(store: Store, options: DeskOptions, beside: Beside, owed: Vec<Settle>) -> (Self, Running) {
         let (settles, queue) = mpsc::unbounded_channel();
         let unsettled = AtomicUsize::new(owed.len());
         for settle in owed {
@@ -113,7 +123,7 @@ impl Desk {
             overflowed: AtomicU64::new(0),
             unsettled,
             given_up: AtomicU64::new(0),
-            journal,
+            beside,
         }));
         (desk.clone(), Running { desk, settles: queue })
     }
@@ -191,7 +201,7 @@ impl Desk {
             }
             // The queue is gone only after the process was told to stop without waiting.
             Store::Redis(_) => {
-                if let Some(journal) = &self.0.journal {
+                if let Some(journal) = &self.0.beside.journal {
                     journal.owe(&settle);
                 }
                 if self.unsettled() >= MOST_WAITING {
@@ -223,8 +233,13 @@ impl Desk {
     /// How many ends of reservations are lost if this process ends before the store is back, or already: the journal could not take
     /// them, or too many waited.
     pub fn lost(&self) -> u64 {
-        let journal = self.0.journal.as_ref().map_or(0, Journal::lost);
+        let journal = self.0.beside.journal.as_ref().map_or(0, Journal::lost);
         journal.saturating_add(self.0.given_up.load(Ordering::Relaxed))
+    }
+
+    /// How many times a file that follows quotas in this process could not be written.
+    pub fn unwritten(&self) -> u64 {
+        self.0.beside.snapshot.as_ref().map_or(0, Snapshot::failed)
     }
 
     /// What the store's clock shows beyond this machine's.
@@ -281,8 +296,11 @@ impl Running {
             () = idle => {}
             () = over => {}
         }
+        if let Some(snapshot) = &desk.0.beside.snapshot {
+            snapshot.written().await;
+        }
         let left = desk.unsettled();
-        if let Some(journal) = &desk.0.journal {
+        if let Some(journal) = &desk.0.beside.journal {
             // All that is owed is written before this is answered.
             journal.paid(Vec::new()).await;
             if left > 0 {
@@ -321,7 +339,7 @@ impl Desk {
         let told = settled.len();
         if told > 0 {
             // What may come out of the journal again has to be remembered.
-            let settled = match &self.0.journal {
+            let settled = match &self.0.beside.journal {
                 Some(journal) => journal.paid(settled).await,
                 None => settled,
             };

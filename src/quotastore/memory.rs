@@ -1,11 +1,14 @@
 //! Quotas in this process: gone when it ends, unless a snapshot is kept.
 
+mod copied;
+
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+pub(super) use self::copied::Copied;
 use super::{Answer, StoreError, check};
 use crate::quota::ledger::{self, Bucket, CONFIRMED, Instance, Lease, Place, REMEMBERED, SLACK, Shared};
 use crate::quota::{Ask, ReservationId, Settle, Settled, Verdict};
@@ -43,7 +46,7 @@ impl std::fmt::Debug for MemoryStore {
 }
 
 /// What is known of a reservation.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone)]
 enum Known {
     Held {
         lease: Lease,
@@ -85,17 +88,24 @@ impl<K, V> Shard<K, V> {
 struct Buckets {
     buckets: Shard<String, Bucket>,
     lists: HashMap<String, Subjects>,
+    /// Since [`MemoryStore::changed`] was last asked.
+    changed: bool,
 }
 
 /// The subjects of a limit that have buckets of their own.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Subjects {
+    window: Instance,
     /// Until when each counts.
     until: HashMap<String, u64>,
     order: BTreeSet<(u64, String)>,
 }
 
 impl Subjects {
+    fn new(window: Instance) -> Self {
+        Self { window, until: HashMap::new(), order: BTreeSet::new() }
+    }
+
     fn forget(&mut self, now: u64) {
         while let Some((_, name)) = self.order.first().filter(|(until, _)| *until <= now).cloned() {
             self.order.pop_first();
@@ -343,7 +353,9 @@ impl Locked<'_> {
                 && *name == place.own
                 && let Some(shard) = self.of(&shared.list)
             {
-                shard.lists.entry(shared.list.clone()).or_default().touch(name, window.over_after(at));
+                let subjects =
+                    shard.lists.entry(shared.list.clone()).or_insert_with(|| Subjects::new(*window));
+                subjects.touch(name, window.over_after(at));
             }
         }
     }
@@ -367,10 +379,11 @@ impl Locked<'_> {
 
     fn put(&mut self, names: &[(String, Instance)], buckets: Vec<Bucket>) {
         for ((name, _), bucket) in names.iter().zip(buckets) {
-            if let Some(shard) = self.of(name)
-                && !bucket.is_empty()
-            {
-                shard.buckets.map.insert(name.clone(), bucket);
+            if let Some(shard) = self.of(name) {
+                shard.changed = true;
+                if !bucket.is_empty() {
+                    shard.buckets.map.insert(name.clone(), bucket);
+                }
             }
         }
     }

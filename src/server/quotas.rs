@@ -9,11 +9,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::keystore::{Location, parse_duration};
 use crate::quotastore::{
     Desk, DeskOptions, Journal, JournalOptions, MemoryStore, RedisOptions, RedisPlace, RedisStore, Running,
-    Store, Sync,
+    Snapshot, SnapshotOptions, Store, Sync,
 };
 
 /// The longest that an exchange may be made to wait for a store.
 const MAX_DEADLINE: Duration = Duration::from_secs(5);
+/// How often a snapshot may be written, and how often it is.
+const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(3600);
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(1);
 /// In MiB.
 const DEFAULT_JOURNAL: u64 = 64;
 
@@ -21,7 +24,7 @@ const REDIS: &str = "Keep quotas in this Redis, for all processors that name it:
 redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+unix:///SOCKET, \
 redis-sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER[/DATABASE] or \
 redis-cluster://[USER:PASSWORD@]HOST[:PORT],…; rediss in the place of redis is TLS \
-[default: in this process, for as long as it runs]";
+[default: in this process, for as long as it runs, or --quota-snapshot]";
 
 /// Where quotas are kept.
 #[derive(Debug, Clone, clap::Args)]
@@ -57,6 +60,12 @@ pub struct QuotaOptions {
     #[arg(long, value_name = "MIB", default_value_t = DEFAULT_JOURNAL, requires = "quota_journal",
         value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub quota_journal_size: u64,
+    /// Keep quotas in this file, so that they survive the process: a file of this process alone. With --redis, Redis keeps them
+    #[arg(long, value_name = "FILE", env = "AIGW_QUOTA_SNAPSHOT")]
+    pub quota_snapshot: Option<PathBuf>,
+    /// How often that file is written, if anything was used: what was used since is forgotten if the process is killed [default: 1s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, requires = "quota_snapshot")]
+    pub quota_snapshot_interval: Option<Duration>,
 }
 
 impl Default for QuotaOptions {
@@ -72,15 +81,20 @@ impl Default for QuotaOptions {
             quota_journal: None,
             quota_journal_sync: Sync::default(),
             quota_journal_size: DEFAULT_JOURNAL,
+            quota_snapshot: None,
+            quota_snapshot_interval: None,
         }
     }
 }
 
 /// Opens what the options name. Nothing is connected yet.
 pub(super) fn open(options: QuotaOptions) -> anyhow::Result<(Desk, Running)> {
-    let Some(url) = &options.redis else {
-        return Ok(Desk::new(Store::Memory(MemoryStore::default()), DeskOptions::default()));
-    };
+    let Some(url) = &options.redis else { return here(options) };
+    if options.quota_snapshot.is_some() {
+        anyhow::bail!(
+            "--quota-snapshot (AIGW_QUOTA_SNAPSHOT) keeps the quotas of one process; with --redis (AIGW_REDIS) Redis keeps them: leave one of the two out"
+        );
+    }
     // The text is not repeated: there may be a password in it.
     let place: RedisPlace = url.expose_secret().parse().context("--redis (AIGW_REDIS) cannot be used")?;
     let mut desk = DeskOptions::default();
@@ -113,6 +127,19 @@ pub(super) fn open(options: QuotaOptions) -> anyhow::Result<(Desk, Running)> {
     Ok(Desk::journaled(store, desk, journal))
 }
 
+/// Quotas in this process.
+fn here(options: QuotaOptions) -> anyhow::Result<(Desk, Running)> {
+    let (store, desk) = (MemoryStore::default(), DeskOptions::default());
+    let Some(file) = options.quota_snapshot else { return Ok(Desk::new(Store::Memory(store), desk)) };
+    let interval = options.quota_snapshot_interval.unwrap_or(DEFAULT_INTERVAL);
+    if !INTERVALS.contains(&interval) {
+        anyhow::bail!("--quota-snapshot-interval has to be at least 10ms and at most 1h");
+    }
+    let snapshot = Snapshot::open(SnapshotOptions { file, interval }, &store)
+        .context("--quota-snapshot (AIGW_QUOTA_SNAPSHOT) cannot be used")?;
+    Ok(Desk::kept(store, desk, snapshot))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +169,24 @@ mod tests {
         }
         assert!(problem("redis://host", Some(Duration::from_secs(60))).contains("at most 5s"));
         assert!(open(QuotaOptions::default()).is_ok());
+    }
+
+    #[test]
+    fn a_snapshot_is_of_quotas_in_this_process() {
+        let folder = tempfile::tempdir().unwrap();
+        let quota_snapshot = Some(folder.path().join("quotas"));
+        let here = QuotaOptions { quota_snapshot, ..QuotaOptions::default() };
+        let redis = QuotaOptions { redis: Some("redis://host".to_owned().into()), ..here.clone() };
+        let hasty = QuotaOptions { quota_snapshot_interval: Some(Duration::ZERO), ..here.clone() };
+        let lost =
+            QuotaOptions { quota_snapshot: Some(folder.path().join("no/quotas")), ..QuotaOptions::default() };
+        for (options, reason) in [(redis, "leave one of the two out"), (hasty, "10ms"), (lost, "no/quotas")] {
+            let problem = format!("{:#}", open(options).map(|_| ()).unwrap_err());
+            assert!(problem.contains(reason), "{problem}");
+        }
+        let first = open(here.clone()).unwrap();
+        let problem = format!("{:#}", open(here).map(|_| ()).unwrap_err());
+        assert!(problem.contains("a file of its own"), "{problem}");
+        drop(first);
     }
 }

@@ -131,7 +131,7 @@ impl Metrics {
     /// Shows from now on what the store of quotas is owed.
     pub fn observe_quotas(&self, desk: &Desk) {
         let meter = self.provider.meter_with_scope(scope());
-        let (waiting, lost) = (desk.clone(), desk.clone());
+        let (waiting, lost, kept) = (desk.clone(), desk.clone(), desk.clone());
         meter
             .u64_observable_gauge("aigw.quota.unsettled")
             .with_description("Ends of reservations that the store of quotas has not been told of.")
@@ -141,6 +141,11 @@ impl Metrics {
             .u64_observable_counter("aigw.quota.unsettled.lost")
             .with_description("Ends of reservations that the journal could not take, or that were given up.")
             .with_callback(move |counter| counter.observe(lost.lost(), &[]))
+            .build();
+        meter
+            .u64_observable_counter("aigw.quota.snapshot.failed")
+            .with_description("Times the snapshot of quotas could not be written.")
+            .with_callback(move |counter| counter.observe(kept.unwritten(), &[]))
             .build();
     }
 

@@ -31,6 +31,7 @@ mod quota_estimate;
 mod quota_exchange;
 mod quota_journal;
 mod quota_peers;
+mod quota_snapshot;
 mod quota_store;
 mod recorded;
 mod reload;

@@ -228,10 +228,25 @@ async fn the_largest_numbers_are_exact_in_all_stores() {
 /// A step of the random runs.
 #[derive(Debug, Clone)]
 enum Step {
-    Reserve { exchange: u64, wanted: u64, clamp: bool, limits: u8, edit: u64 },
-    Renew { exchange: u64 },
-    Settle { exchange: u64, spent: u64 },
-    Wait { milliseconds: u64 },
+    Reserve {
+        exchange: u64,
+        wanted: u64,
+        clamp: bool,
+        limits: u8,
+        edit: u64,
+    },
+    Renew {
+        exchange: u64,
+    },
+    Settle {
+        exchange: u64,
+        spent: u64,
+    },
+    Wait {
+        milliseconds: u64,
+    },
+    /// The process ends, and the next one goes on with a snapshot, if the store is in it.
+    Restart,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -244,6 +259,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => exchange.clone().prop_map(|exchange| Step::Renew { exchange }),
         3 => (exchange, 0..300u64).prop_map(|(exchange, spent)| Step::Settle { exchange, spent }),
         2 => (1..9_000u64).prop_map(|milliseconds| Step::Wait { milliseconds }),
+        1 => Just(Step::Restart),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -275,6 +291,8 @@ struct Known {
 #[derive(Debug, Default)]
 struct Account {
     held: BTreeMap<u64, Known>,
+    /// Reservations of processes that are gone: nobody renews or settles them.
+    left: Vec<Known>,
     ended: BTreeMap<u64, ()>,
     charges: Vec<(String, u64, i128)>,
 }
@@ -289,7 +307,8 @@ impl Account {
     }
 
     fn run_out(&mut self, now: u64) {
-        for known in self.held.values_mut().filter(|known| !known.expired && known.until <= now) {
+        let all = self.held.values_mut().chain(&mut self.left);
+        for known in all.filter(|known| !known.expired && known.until <= now) {
             known.expired = true;
             for claim in &known.ask.claims {
                 if claim.on_expiry == OnExpiry::Charge
@@ -304,7 +323,7 @@ impl Account {
     }
 
     fn held(&self, bucket: &str) -> u64 {
-        let alive = self.held.values().filter(|known| !known.expired);
+        let alive = self.held.values().chain(&self.left).filter(|known| !known.expired);
         let claims = alive.flat_map(|known| known.ask.claims.iter().map(move |claim| (claim, known.output)));
         let own = claims.filter(|(claim, _)| Self::bucket(claim) == bucket && claim.mode == Mode::Reserve);
         own.map(|(claim, output)| claim.bound.at(output)).sum()
@@ -369,9 +388,9 @@ fn check(account: &Account, asked: &Ask, verdict: &Verdict, again: bool, now: u6
 
 /// Runs the steps on one store, and holds every answer against the account.
 async fn run(timed: &Timed, steps: &[Step], run: u64) {
-    let store = &timed.store;
+    let mut timed = timed.clone();
     let (mut now, mut account) = (start() / 30_000 * 30_000, Account::default());
-    let process = ReservationId { process: run, exchange: 0, part: 0 };
+    let mut process = ReservationId { process: run << 8, exchange: 0, part: 0 };
     let own = |mut claims: Vec<Claim>| {
         for claim in &mut claims {
             claim.bucket.limit = format!("{}{run}", claim.bucket.limit).into();
@@ -381,8 +400,16 @@ async fn run(timed: &Timed, steps: &[Step], run: u64) {
     for step in steps {
         timed.set(now);
         account.run_out(now);
+        let store = &timed.store;
         match step {
             Step::Wait { milliseconds } => now += milliseconds,
+            Step::Restart if matches!(store, Store::Memory(_)) => {
+                timed = timed.restarted();
+                process.process += 1;
+                account.left.extend(std::mem::take(&mut account.held).into_values());
+                account.ended.clear();
+            }
+            Step::Restart => {}
             Step::Renew { exchange } => {
                 let id = ReservationId { exchange: *exchange, ..process };
                 let alive = store.renew(&[(id, 10_000)]).await.unwrap();
@@ -434,7 +461,7 @@ async fn run(timed: &Timed, steps: &[Step], run: u64) {
     timed.set(now);
     account.run_out(now);
     for claim in own(limits(15, 0, now)) {
-        let (spent, held) = look(store, &claim).await;
+        let (spent, held) = look(&timed.store, &claim).await;
         assert_eq!((spent, held), (account.spent(&claim, now), 0), "{claim:?}");
     }
 }
@@ -444,10 +471,12 @@ async fn run(timed: &Timed, steps: &[Step], run: u64) {
 fn random_steps_agree_with_a_plain_account() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let redis = runtime.block_on(Redis::start());
+    let valkey = runtime.block_on(Redis::valkey());
     let topologies = runtime.block_on(Topologies::get());
     let _entered = runtime.enter();
     let mut stores = vec![(Timed::memory(), 512)];
     stores.extend(redis.iter().map(|redis| (Timed::redis(redis), 64)));
+    stores.extend(valkey.iter().map(|valkey| (Timed::redis(valkey), 64)));
     stores.extend(topologies.iter().flat_map(|all| all.stores()).map(|timed| (timed, 16)));
     for (timed, cases) in stores {
         let runs = AtomicU64::new(0);

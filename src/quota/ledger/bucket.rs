@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Instance;
+use super::{Instance, MAX_LEASE};
 use crate::quota::{MAX_AMOUNT, OnExpiry, Reading};
 
 /// A rolling window is counted in so many parts, and one more for the part that is under way.
@@ -86,6 +86,27 @@ impl Bucket {
                 self.spent = self.spent.saturating_sub(entry.remove());
             }
         }
+    }
+
+    /// What was kept of a bucket, taken up again by a clock that may not be the one it was filled by; nothing if nothing in it counts. What
+    /// is dated later than a step of now could date it is dated so, and no sum is believed. Nobody knows the leases that it holds: all run out.
+    pub fn resume(&self, now: u64) -> Option<Self> {
+        let last = now.saturating_add(MAX_LEASE).div_ceil(1000);
+        let mut bucket = Self::new(self.window);
+        for (slot, hold) in &self.holds {
+            bucket.hold(hold.refund, (*slot).min(last), OnExpiry::Refund);
+            bucket.hold(hold.charge, (*slot).min(last), OnExpiry::Charge);
+        }
+        match self.window {
+            Instance::Rolling { length } => {
+                for (part, amount) in &self.parts {
+                    bucket.charge(*amount, part.saturating_mul(granule(length)).min(now), now);
+                }
+            }
+            Instance::InFlight | Instance::Aligned { .. } => bucket.charge(self.spent, now, now),
+        }
+        bucket.sweep(now);
+        (!bucket.is_empty() && bucket.over_at() > now).then_some(bucket)
     }
 
     /// Holds that much until a second. What is held in all stays below [`MAX_AMOUNT`]; how much was added is returned.
@@ -184,4 +205,75 @@ fn granule(length: u64) -> u64 {
 /// When a part of a rolling window counts no longer.
 fn leaves(part: u64, length: u64) -> u64 {
     part.saturating_add(PARTS + 1).saturating_mul(granule(length))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NOW: u64 = 1_790_000_000_000;
+    const ROLLING: Instance = Instance::Rolling { length: 3_600_000 };
+
+    fn windows() -> impl Strategy<Value = Instance> {
+        prop_oneof![
+            Just(ROLLING),
+            Just(Instance::InFlight),
+            Just(Instance::Aligned { start: NOW, end: NOW + 7_200_000 })
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_kept_is_taken_up_as_it_would_be_found(
+            window in windows(),
+            steps in prop::collection::vec((any::<bool>(), 1..1000u64, 0..MAX_LEASE, 1..600_000u64), 0..20),
+            away in 0..7_200_000u64,
+        ) {
+            let (mut bucket, mut now) = (Bucket::new(window), NOW);
+            for (charge, amount, lease, wait) in steps {
+                bucket.sweep(now);
+                let on_expiry = if charge { OnExpiry::Charge } else { OnExpiry::Refund };
+                bucket.hold(amount, (now + lease).div_ceil(1000), on_expiry);
+                bucket.charge(amount, now, now);
+                now += wait;
+            }
+            now += away;
+            let resumed = bucket.resume(now);
+            bucket.sweep(now);
+            // As all that could still be asked for by its name.
+            let counts = !bucket.is_empty() && bucket.over_at() > now;
+            prop_assert_eq!(resumed, counts.then_some(bucket));
+        }
+
+        #[test]
+        fn no_number_is_believed(
+            window in windows(), sums: [u64; 3], now: u64,
+            holds in prop::collection::btree_map(any::<u64>(), (any::<u64>(), any::<u64>()), 0..9),
+            parts in prop::collection::btree_map(any::<u64>(), any::<u64>(), 0..9),
+        ) {
+            let [spent, held, swept] = sums;
+            let hold = |(slot, (refund, charge))| (slot, Hold { refund, charge });
+            let holds = holds.into_iter().map(hold).collect();
+            let hostile = Bucket { window, spent, held, swept, holds, parts };
+            if let Some(resumed) = hostile.resume(now) {
+                prop_assert!(resumed.spent <= MAX_AMOUNT && resumed.held <= MAX_AMOUNT);
+                prop_assert_eq!(resumed.resume(now), Some(resumed));
+            }
+        }
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_is_made_up_for() {
+        let ahead = NOW + 10 * 365 * 86_400_000;
+        let mut bucket = Bucket::new(ROLLING);
+        bucket.sweep(ahead);
+        bucket.charge(30, ahead, ahead);
+        bucket.hold(20, ahead / 1000 + 60, OnExpiry::Charge);
+        let mut resumed = bucket.resume(NOW).unwrap();
+        assert_eq!((resumed.spent(), resumed.held(), resumed.swept()), (30, 20, NOW / 1000));
+        resumed.sweep(NOW + MAX_LEASE + 2 * 3_600_000);
+        assert!(resumed.is_empty());
+    }
 }

@@ -1,21 +1,21 @@
 //! The bytes of a journal, version 1.
 //!
 //! ```text
-//! file   = "AIGWQJ1\n" record*
-//! record = length of the payload (u32, little endian), its CRC-32 (u32, little endian), payload
+//! file    = "AIGWQJ1\n" record*
 //! payload = JSON: {"Settle": [when, the settlement]} or {"Done": [id, …]}; `when` in milliseconds since the Unix epoch
 //! ```
+//!
+//! Records are those of [`record`](crate::quotastore::record).
 //!
 //! What cannot be read ends the journal: a record that was cut off when the power failed, or damage. What came before it counts.
 
 use std::collections::HashSet;
 
 use crate::quota::{ReservationId, Settle};
+use crate::quotastore::record;
 
 /// What every journal of this version begins with.
 pub(super) const MAGIC: &[u8] = b"AIGWQJ1\n";
-/// No payload is longer, in bytes.
-const MAX_PAYLOAD: usize = 1 << 20;
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -41,13 +41,7 @@ pub(super) struct Foreign;
 
 /// The record of an entry; nothing if it is too long to be one.
 pub(super) fn encode(entry: &Entry) -> Option<Vec<u8>> {
-    let payload = serde_json::to_vec(entry).ok().filter(|payload| payload.len() <= MAX_PAYLOAD)?;
-    let length = u32::try_from(payload.len()).ok()?;
-    let mut record = Vec::with_capacity(payload.len() + 8);
-    record.extend_from_slice(&length.to_le_bytes());
-    record.extend_from_slice(&crc32fast::hash(&payload).to_le_bytes());
-    record.extend_from_slice(&payload);
-    Some(record)
+    record::encode(entry)
 }
 
 /// Reads a journal, as far as it makes sense. An empty file is an empty journal, as is one whose beginning was cut off.
@@ -57,7 +51,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Foreign> {
     }
     let mut rest = bytes.strip_prefix(MAGIC).ok_or(Foreign)?;
     let (mut owed, mut done) = (Vec::<(u64, Settle)>::new(), HashSet::new());
-    while let Some((entry, after)) = record(rest) {
+    while let Some((entry, after)) = record::decode(rest) {
         match entry {
             Entry::Settle(when, settle) => owed.push((when, settle)),
             Entry::Done(ids) => done.extend(ids),
@@ -67,18 +61,6 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Content, Foreign> {
     let mut known = HashSet::new();
     owed.retain(|(_, settle)| !done.contains(&settle.id) && known.insert(settle.id));
     Ok(Content { owed, unread: rest.len() })
-}
-
-/// The first record, and what follows it.
-fn record(bytes: &[u8]) -> Option<(Entry, &[u8])> {
-    let (length, rest) = bytes.split_first_chunk::<4>()?;
-    let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= MAX_PAYLOAD)?;
-    let (payload, rest) = rest.split_at_checked(length)?;
-    if crc32fast::hash(payload) != u32::from_le_bytes(*sum) {
-        return None;
-    }
-    Some((serde_json::from_slice(payload).ok()?, rest))
 }
 
 #[cfg(test)]

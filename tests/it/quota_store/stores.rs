@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use ai_gateway::quotastore::{MemoryStore, RedisOptions, RedisStore, Store};
+use ai_gateway::quotastore::{MemoryStore, RedisOptions, RedisStore, Store, resume_snapshot, take_snapshot};
 use tokio::sync::Mutex;
 
 use crate::support::redis::Redis;
@@ -23,6 +23,16 @@ impl Timed {
         let clock = Arc::clone(&memory_clock);
         let store = Store::Memory(MemoryStore::new(move || clock.load(Ordering::SeqCst), 1 << 16));
         Self { store, memory_clock }
+    }
+
+    /// What the next process has of a store in this one.
+    pub(super) fn restarted(&self) -> Self {
+        let Store::Memory(store) = &self.store else { panic!("another store outlives the process") };
+        let (next, snapshot) = (Self::memory(), take_snapshot(store));
+        next.set(self.memory_clock.load(Ordering::SeqCst));
+        let Store::Memory(store) = &next.store else { panic!("it was made as one") };
+        assert!(resume_snapshot(store, &snapshot));
+        next
     }
 
     pub(super) fn redis(redis: &Redis) -> Self {
@@ -86,6 +96,9 @@ pub(crate) async fn on_all(body: impl AsyncFn(Timed)) {
     body(Timed::memory()).await;
     if let Some(redis) = Redis::start().await {
         body(Timed::redis(&redis)).await;
+    }
+    if let Some(valkey) = Redis::valkey().await {
+        body(Timed::redis(&valkey)).await;
     }
     if let Some(all) = Topologies::get().await {
         for timed in all.stores() {

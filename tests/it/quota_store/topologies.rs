@@ -161,8 +161,8 @@ async fn gateways_with_other_prefixes_do_not_touch_each_other() {
     assert_eq!(look(&one, &asked.claims[0]).await, (0, 100));
 }
 
-/// Writes an authority, and a certificate and key signed by it, into a folder.
-fn certificates(folder: &std::path::Path) {
+/// Writes an authority, and certificates and keys signed by it, for a server of that name, into a folder.
+fn certificates(folder: &std::path::Path, server: &str) {
     let mut params = CertificateParams::default();
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     // Not the name of those that it signs: they would pass for signed by themselves.
@@ -173,8 +173,7 @@ fn certificates(folder: &std::path::Path) {
     std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
     for name in ["server", "client"] {
         let key = KeyPair::generate().unwrap();
-        let signed =
-            CertificateParams::new(["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+        let signed = CertificateParams::new([server.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
         std::fs::write(folder.join(format!("{name}.pem")), signed.pem()).unwrap();
         std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
     }
@@ -183,9 +182,10 @@ fn certificates(folder: &std::path::Path) {
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_show_certificates_and_are_shown_one() {
     let folder = tempfile::Builder::new().prefix("it-redis-").tempdir().unwrap();
-    certificates(folder.path());
+    certificates(folder.path(), "127.0.0.1");
     let tls = "--port 0 --tls-port PORT --dir FOLDER --tls-cert-file FOLDER/server.pem --tls-key-file FOLDER/server.key \
-               --tls-ca-cert-file FOLDER/ca.pem --tls-auth-clients yes --cluster-enabled yes --tls-cluster yes";
+               --tls-ca-cert-file FOLDER/ca.pem --tls-auth-clients yes --cluster-enabled yes --tls-cluster yes \
+               --cluster-port BUSPORT";
     let cli = "--tls --cacert FOLDER/ca.pem --cert FOLDER/client.pem --key FOLDER/client.key";
     let words = |text: &'static str| text.split_whitespace().collect::<Vec<_>>();
     let Some(node) = Node::start_in(folder, &words(tls), &words(cli)).await else { return };
@@ -198,17 +198,68 @@ async fn servers_show_certificates_and_are_shown_one() {
         let url = format!("{scheme}://127.0.0.1:{}", node.port());
         lives_under(&url, &RedisOptions { prefix: Some(scheme.to_owned()), ..options.clone() }).await;
         // Who shows none, or trusts another authority, does not get in.
-        for wrong in
-            [RedisOptions { identity: None, ..options.clone() }, RedisOptions { ca: None, ..options.clone() }]
-        {
-            let store = connect_with(&url, &wrong);
-            let (desk, _) = Desk::new(Store::Redis(store), super::options(Duration::from_millis(300)));
-            let away = desk.reserve(Arc::new(ask(7, 1, 1, vec![claim("a", MINUTE)]))).await;
-            assert!(matches!(away, Err(Away(StoreError::Away(_)))), "{away:?}");
+        for wrong in without_a_part(&options) {
+            nobody_is_let_in(&url, &wrong).await;
         }
     }
     let plain = RedisStore::open("redis://127.0.0.1:1".parse().unwrap(), &options).unwrap_err();
     assert!(plain.to_string().contains("rediss"), "{plain}");
+}
+
+/// Options that show no certificate, and that trust another authority.
+fn without_a_part(options: &RedisOptions) -> [RedisOptions; 2] {
+    [RedisOptions { identity: None, ..options.clone() }, RedisOptions { ca: None, ..options.clone() }]
+}
+
+async fn nobody_is_let_in(url: &str, options: &RedisOptions) {
+    let store = connect_with(url, options);
+    let (desk, _) = Desk::new(Store::Redis(store), super::options(Duration::from_millis(300)));
+    let away = desk.reserve(Arc::new(ask(7, 1, 1, vec![claim("a", MINUTE)]))).await;
+    assert!(matches!(away, Err(Away(StoreError::Away(_)))), "{away:?}");
+}
+
+/// Sentinels and servers ask for certificates and for users of their own, and are known by a name, as those of certificates are.
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_speak_tls_and_have_users_too() {
+    let folder = tempfile::Builder::new().prefix("it-redis-").tempdir().unwrap();
+    certificates(folder.path(), "localhost");
+    let Some(mut redis) = Sentinels::start_tls(1, folder.path(), "theirs").await else { return };
+    for sentinel in &redis.sentinels {
+        let rules = ["ACL", "SETUSER", "guest", "on", ">p&ss", "-@all", "+sentinel|master"];
+        assert_eq!(sentinel.command(&rules), "OK");
+    }
+    let rules = format!("ACL SETUSER gateway on >pass ~{{aigw}}:q:* {ALLOWED}");
+    for server in &redis.servers {
+        assert_eq!(server.command(&rules.split_whitespace().collect::<Vec<_>>()), "OK");
+    }
+    let file = |name: &str| Some(folder.path().join(name));
+    let identity = file("client.pem").zip(file("client.key"));
+    let options = RedisOptions { ca: file("ca.pem"), identity, ..RedisOptions::default() };
+    let with = |user: &str, sentinel: &str| {
+        redis.url().replace("://", &format!("://{user}@"))
+            + &format!("?sentinel-user=guest&sentinel-password={sentinel}")
+    };
+    let url = with("gateway:pass", "p%26ss");
+    lives_under(&url, &options).await;
+    for wrong in without_a_part(&options) {
+        nobody_is_let_in(&url, &wrong).await;
+    }
+    for wrong in [
+        with("gateway:wrong", "p%26ss"),
+        with("gateway:pass", "wrong"),
+        redis.url(),
+        url.replace("rediss", "redis"),
+    ] {
+        let shown = if wrong.starts_with("rediss") { options.clone() } else { RedisOptions::default() };
+        nobody_is_let_in(&wrong, &shown).await;
+    }
+    let store = connect_with(&url, &options);
+    let load = Load::start(&store, 0);
+    load_is_granted(&load, 100_000_000).await;
+    redis.servers[0].kill();
+    until("the replica is promoted", async || redis.master() == 1).await;
+    load_is_granted(&load, 200_000_000).await;
+    load.end().await;
 }
 
 async fn lives_under(url: &str, options: &RedisOptions) {

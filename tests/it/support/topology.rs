@@ -32,7 +32,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts one with these arguments, in which `FOLDER` and `PORT` stand for its own; `None` where there is none to start.
+    /// Starts one with these arguments, in which `FOLDER`, `PORT` and `BUSPORT` (another port) stand for its own; `None` where there is none to start.
     pub(crate) async fn start(arguments: &[&str]) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("it-redis-").tempdir().expect("a folder");
         Self::start_in(folder, arguments, &[]).await
@@ -43,9 +43,12 @@ impl Node {
         if Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_err() {
             return missing_service("there is no redis-server; on Debian: apt install redis-server");
         }
-        let port = free_port();
+        let (port, bus) = (free_port(), free_port());
         let path = folder.path().to_str().expect("UTF-8").to_owned();
-        let fill = |text: &&str| text.replace("FOLDER", &path).replace("PORT", &port.to_string());
+        let fill = |text: &&str| {
+            let text = text.replace("BUSPORT", &bus.to_string()).replace("PORT", &port.to_string());
+            text.replace("FOLDER", &path)
+        };
         let (arguments, cli) = (arguments.iter().map(fill).collect(), cli.iter().map(fill).collect());
         let mut node = Self { child: None, folder, port, arguments, cli };
         node.run().await;
@@ -108,6 +111,18 @@ pub(crate) struct Sentinels {
     /// The first began as the master.
     pub(crate) servers: Vec<Node>,
     pub(crate) sentinels: Vec<Node>,
+    scheme: String,
+    host: String,
+}
+
+/// How servers and Sentinels are spoken to.
+struct Speech<'a> {
+    /// What they are started with.
+    own: Vec<&'a str>,
+    /// What `redis-cli` has to be told.
+    cli: Vec<&'a str>,
+    scheme: &'static str,
+    host: &'static str,
 }
 
 impl Sentinels {
@@ -119,14 +134,43 @@ impl Sentinels {
 
     /// Starts those of whom one that has not answered for so many milliseconds is taken to be down.
     pub(crate) async fn start_with(replicas: usize, down_after: u32) -> Option<Self> {
-        let base =
-            ["--port", "PORT", "--bind", "127.0.0.1", "--dir", "FOLDER", "--repl-diskless-sync-delay", "0"];
-        let first = Node::start(&[&base[..], &DURABLE].concat()).await?;
+        let plain =
+            Speech { own: vec!["--port", "PORT"], cli: Vec::new(), scheme: "redis", host: "127.0.0.1" };
+        Self::start_as(plain, "", replicas, down_after).await
+    }
+
+    /// Starts those that speak TLS only, all of them, with those who show a certificate, and go by the name `localhost`. `certificates` has
+    /// `ca.pem`, and certificates and keys of a `server` and a `client`. Who speaks to a Sentinel needs this password, or a user.
+    pub(crate) async fn start_tls(replicas: usize, certificates: &Path, password: &str) -> Option<Self> {
+        let file = |name: &str| certificates.join(name).to_str().expect("UTF-8").to_owned();
+        let [ca, server, server_key] = ["ca.pem", "server.pem", "server.key"].map(file);
+        let [client, client_key] = ["client.pem", "client.key"].map(file);
+        let own = "--port 0 --tls-port PORT --tls-auth-clients yes --tls-replication yes".split(' ');
+        let own = own.chain(["--tls-cert-file", &server, "--tls-key-file", &server_key]);
+        let own = own.chain(["--tls-ca-cert-file", &ca]).collect();
+        let cli = vec!["--tls", "--cacert", &ca, "--cert", &client, "--key", &client_key];
+        let secure = format!(
+            "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes\nrequirepass {password}\n\
+             sentinel sentinel-pass {password}\n"
+        );
+        let speech = Speech { own, cli, scheme: "rediss", host: "localhost" };
+        Self::start_as(speech, &secure, replicas, 2000).await
+    }
+
+    /// `more` is what is in the Sentinels' file besides.
+    async fn start_as(speech: Speech<'_>, more: &str, replicas: usize, down_after: u32) -> Option<Self> {
+        let Speech { own, cli, scheme, host } = speech;
+        let base = ["--bind", "127.0.0.1", "--dir", "FOLDER", "--repl-diskless-sync-delay", "0"];
+        let base = [&own[..], &base, &DURABLE, &["--replica-announce-ip", host]].concat();
+        let start = async |arguments: &[&str]| {
+            let folder = tempfile::Builder::new().prefix("it-redis-").tempdir().expect("a folder");
+            Node::start_in(folder, arguments, &cli).await
+        };
+        let first = start(&base).await?;
         let master = first.port().to_string();
         let mut servers = vec![first];
         for _ in 0..replicas {
-            let of = ["--replicaof", "127.0.0.1", &master];
-            servers.push(Node::start(&[&base[..], &DURABLE, &of].concat()).await?);
+            servers.push(start(&[&base[..], &["--replicaof", host, &master]].concat()).await?);
         }
         let connected = format!("connected_slaves:{replicas}");
         let replicated = async || {
@@ -134,16 +178,20 @@ impl Sentinels {
             state.contains(&connected) && state.matches("state=online").count() == replicas
         };
         until("the replicas are in step", replicated).await;
+        let password = more.lines().find_map(|line| line.strip_prefix("requirepass "));
+        let known = password.map(|password| ["-a", password, "--no-auth-warning"]);
+        let cli = [&cli[..], known.as_ref().map_or(&[], |known| &known[..])].concat();
         let mut sentinels = Vec::new();
         for _ in 0..3 {
             let folder = tempfile::Builder::new().prefix("it-sentinel-").tempdir().expect("a folder");
             let watch = format!(
-                "sentinel monitor main 127.0.0.1 {master} 2\nsentinel down-after-milliseconds main \
+                "{more}sentinel monitor main {host} {master} 2\nsentinel down-after-milliseconds main \
                  {down_after}\nsentinel failover-timeout main 3000\n"
             );
             std::fs::write(folder.path().join("sentinel.conf"), watch).expect("a file");
-            let arguments = ["FOLDER/sentinel.conf", "--sentinel", "--port", "PORT", "--bind", "127.0.0.1"];
-            sentinels.push(Node::start_in(folder, &arguments, &[]).await?);
+            let arguments =
+                [&["FOLDER/sentinel.conf", "--sentinel", "--bind", "127.0.0.1"], &own[..]].concat();
+            sentinels.push(Node::start_in(folder, &arguments, &cli).await?);
         }
         let watching = async || {
             sentinels
@@ -158,13 +206,14 @@ impl Sentinels {
                 .all(|sentinel| sentinel.command(&["SENTINEL", "MASTER", "main"]).contains(&all_known))
         };
         until("the sentinels know the replicas", knowing).await;
-        Some(Self { servers, sentinels })
+        let (scheme, host) = (scheme.to_owned(), host.to_owned());
+        Some(Self { servers, sentinels, scheme, host })
     }
 
     /// What `--redis` takes.
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<_> = self.sentinels.iter().map(|node| format!("127.0.0.1:{}", node.port())).collect();
-        format!("redis-sentinel://{}/main", hosts.join(","))
+        let hosts = self.sentinels.iter().map(|node| format!("{}:{}", self.host, node.port()));
+        format!("{}-sentinel://{}/main", self.scheme, hosts.collect::<Vec<_>>().join(","))
     }
 
     /// Which of the servers the Sentinels call the master.
@@ -181,7 +230,7 @@ impl Sentinels {
             let master = self.master();
             let port = self.servers[master].port().to_string();
             for server in self.servers.iter().filter(|server| server.port() != self.servers[master].port()) {
-                server.command(&["REPLICAOF", "127.0.0.1", &port]);
+                server.command(&["REPLICAOF", &self.host, &port]);
             }
             self.servers[master].command(&["INFO", "replication"]).contains("state=online")
         })
