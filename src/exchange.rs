@@ -39,9 +39,9 @@ pub use self::identity::{CHALLENGE, UNAUTHENTICATED, unauthenticated, unauthenti
 use self::outgoing::Expected;
 pub use self::quota::{NoAnswer, Reservation};
 use self::quota::{Question, Ruling};
-use self::request::Asked;
+use self::request::{Asked, Onward};
 pub use self::request::{
-    ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
+    CEILING_KEY, ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
     ORIGINAL_PATH_HEADER, PROCESSED_HEADER, ROUTING_HEADER, ROUTING_KEY, matched_values,
 };
 pub use self::settlement::{Outcome, Settlement};
@@ -218,6 +218,7 @@ struct Asking {
     question: Question,
     rule: Arc<Rule>,
     asked: Asked,
+    onward: Onward,
 }
 
 /// A request that went on.
@@ -333,8 +334,7 @@ impl Exchange {
             self.set_outcome(Outcome::Violation);
             return Err(violation);
         };
-        let model = asking.model();
-        let (next, step) = match asking.question.answered(answer, &model, &asking.asked.body) {
+        let (next, step) = match asking.question.answered(answer) {
             Ruling::Again(ask) => (State::Asking(asking), Step::Ask(ask)),
             Ruling::Refused(reply, limit) => {
                 self.note(|settlement| {
@@ -346,14 +346,10 @@ impl Exchange {
             Ruling::Unknown(reply) => self.reply(reply),
             Ruling::Passed(passed) => {
                 self.note(|settlement| {
-                    settlement.clamped = passed.clamped;
                     settlement.reservations.iter_mut().for_each(|reservation| reservation.granted(&passed));
                 });
-                let Asking { rule, mut asked, .. } = *asking;
-                if let Some(body) = passed.body {
-                    (asked.body, asked.capped) = (body, true);
-                }
-                self.go_on(&rule, asked, now)
+                let Asking { rule, asked, onward, .. } = *asking;
+                self.go_on(&rule, asked, onward, passed.ceiling, now)
             }
         };
         self.state = next;

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use super::attempted::{ATTEMPT_HEADER, Attempted};
 use super::handover::{Candidates, Taken};
 use super::identity::{Client, unauthenticated};
-use super::outgoing::{self, Expected, Manner, Original, Outgoing};
+use super::outgoing::{self, Draft, Expected, Manner, Original, Outgoing, Usage};
 use super::quota::{NoAnswer, Question, Ruling, reservation_id, store_time};
 use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, tell, wants_usage};
 use super::response::{pass, status};
@@ -65,6 +65,8 @@ pub struct Arrival {
     pub id: Option<ExchangeId>,
     /// The routing key of the rule, where the processor chose it.
     pub routing_key: Option<Bytes>,
+    /// How long the answer may get, where the router's stream was granted so much.
+    pub ceiling: Option<u64>,
     /// Who is asking, if an earlier attempt has seen proof for this rule.
     pub proved: Option<Tenant>,
     /// What Envoy's filters know of the client's own credentials for the backend.
@@ -143,6 +145,7 @@ struct Asking {
     question: Question,
     going: Going,
     client: Client,
+    draft: Draft,
 }
 
 impl Attempt {
@@ -207,8 +210,7 @@ impl Attempt {
         let state = std::mem::replace(&mut self.state, State::Over);
         let State::Asking(mut asking) = state else { return Err(Violation::NotAsked(state.waiting_for())) };
         let handover = Arc::clone(&asking.going.handover);
-        let ruling = asking.question.answered(answer, &asking.going.model(), &handover.body);
-        let (next, step) = match ruling {
+        let (next, step) = match asking.question.answered(answer) {
             Ruling::Again(ask) => (State::Asking(asking), Step::Ask(ask)),
             Ruling::Refused(reply, limit) => {
                 handover.refused(limit);
@@ -217,7 +219,8 @@ impl Attempt {
             Ruling::Unknown(reply) => refuse(&asking.going, reply, now),
             Ruling::Passed(passed) => {
                 handover.granted(&passed);
-                self.go_on(&asking.going, &asking.client, passed.body.as_ref(), now)
+                let Asking { going, client, draft, .. } = *asking;
+                self.go_on(&going, &client, draft, passed.ceiling, now)
             }
         };
         self.state = next;
@@ -279,34 +282,45 @@ impl Attempt {
             Ok(client) => client,
             Err(reply) => return Ok(refuse(&going, reply, now)),
         };
-        let Some(question) = going.question(&client, count, now) else {
-            return Ok(self.go_on(&going, &client, None, now));
+        let draft = match going.draft() {
+            Ok(draft) => draft,
+            Err(reply) => return Ok(refuse(&going, reply, now)),
+        };
+        let Some(question) = going.question(&client, &draft, count, now) else {
+            return Ok(self.go_on(&going, &client, draft, None, now));
         };
         let reservation = question.reservation(Some(&going.served), &going.model());
         let ask = Arc::clone(reservation.ask());
         going.handover.reserve(reservation);
-        Ok((State::Asking(Box::new(Asking { question, going, client })), Step::Ask(ask)))
+        Ok((State::Asking(Box::new(Asking { question, going, client, draft })), Step::Ask(ask)))
     }
 
-    /// Everything the request needs, in the reply to its headers. `capped` takes the place of its body.
-    fn go_on(&self, going: &Going, client: &Client, capped: Option<&Bytes>, now: Now) -> (State, Step) {
+    /// Everything the request needs, in the reply to its headers. Its answer gets no longer than `ceiling` tokens.
+    fn go_on(
+        &self,
+        going: &Going,
+        client: &Client,
+        mut draft: Draft,
+        ceiling: Option<u64>,
+        now: Now,
+    ) -> (State, Step) {
         let Going { handover, served, current, is_first } = going;
         let manner = Manner {
-            force_usage: handover.force_usage,
-            hide_usage: handover.hide_usage,
             strip_credentials: handover.strip_credentials,
             upstream_host: self.arrival.upstream_host.as_deref(),
             credential_metadata: &self.arrival.credentials,
             wall: now.wall,
         };
         let original = handover.original();
-        let original = Original { body: capped.unwrap_or(original.body), ..original };
-        let Outgoing { headers: mut edits, body, expected } =
-            match outgoing::prepare(served, &original, &manner) {
-                Ok(outgoing) => outgoing,
-                Err(reply) => return refuse(going, reply, now),
-            };
-        let body = body.or_else(|| capped.cloned()).or_else(|| (!is_first).then(|| handover.body.clone()));
+        let sent = draft.hold_to(&original, ceiling).and_then(|clamped| {
+            handover.clamped(clamped);
+            draft.sign(&original, &manner)
+        });
+        let Outgoing { headers: mut edits, body, expected } = match sent {
+            Ok(outgoing) => outgoing,
+            Err(reply) => return refuse(going, reply, now),
+        };
+        let body = body.or_else(|| (!is_first).then(|| handover.body.clone()));
         if !is_first {
             restore::original(&Former { current, original: &handover.headers }, &mut edits);
         }
@@ -446,19 +460,21 @@ impl Attempt {
         }
         let original = Original { endpoint: *endpoint, headers, body, request: &request, model: &model };
         let manner = Manner {
-            force_usage,
-            // The router's stream hides it, once it has counted it.
-            hide_usage: false,
             strip_credentials: rule.is_some(),
             upstream_host: self.arrival.upstream_host.as_deref(),
             credential_metadata: &self.arrival.credentials,
             wall: now.wall,
         };
-        let Outgoing { headers: mut edits, body, expected } =
-            match outgoing::prepare(served, &original, &manner) {
-                Ok(outgoing) => outgoing,
-                Err(reply) => return (State::Passing, Step::Reply(reply)),
-            };
+        // The router's stream hides it, once it has counted it.
+        let usage = Usage { force: force_usage, hide: false };
+        let sent = Draft::new(served, &original, usage).and_then(|mut draft| {
+            draft.hold_to(&original, self.arrival.ceiling)?;
+            draft.sign(&original, &manner)
+        });
+        let Outgoing { headers: mut edits, body, expected } = match sent {
+            Ok(outgoing) => outgoing,
+            Err(reply) => return (State::Passing, Step::Reply(reply)),
+        };
         if rule.is_none() && served.backend.credential.is_none() {
             // They were taken off in case Envoy would not send the body.
             restore::credentials(headers, &mut edits);
@@ -510,8 +526,17 @@ impl Going {
         Arc::clone(self.served.backend.model_override.as_ref().unwrap_or(&self.handover.model))
     }
 
+    /// What the backend is to get, within what the router's stream was granted.
+    fn draft(&self) -> Result<Draft, LocalReply> {
+        let Self { handover, served, .. } = self;
+        let original = handover.original();
+        let mut draft = Draft::new(served, &original, handover.usage)?;
+        handover.clamped(draft.hold_to(&original, handover.ceiling)?);
+        Ok(draft)
+    }
+
     /// What the store is to be asked before this goes on, if anything.
-    fn question(&self, client: &Client, count: u32, now: Now) -> Option<Question> {
+    fn question(&self, client: &Client, draft: &Draft, count: u32, now: Now) -> Option<Question> {
         let Self { handover, served, .. } = self;
         let limits = handover.quota.as_ref()?;
         let model = self.model();
@@ -528,7 +553,8 @@ impl Going {
             source: limits.source,
         };
         let (id, time) = (reservation_id(limits.exchange, count), store_time(now, limits.ahead));
-        Question::new(&limits.quotas, limits.stage, &facts, &handover.body, id, time)
+        let selected = limits.quotas.select(limits.stage, &facts)?;
+        Some(Question::new(selected, &facts, &[draft.way(&handover.original())], id, time))
     }
 }
 

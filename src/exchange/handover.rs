@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::identity::Client;
-use super::outgoing::{Expected, Original};
+use super::outgoing::{Expected, Original, Usage};
 use super::quota::{Passed, Reservation};
 use crate::endpoint::{Endpoint, ModelRequest};
 use crate::headers::Headers;
@@ -67,9 +67,9 @@ pub struct Handover {
     pub(super) model: Arc<str>,
     /// The client's own credentials end here, whatever a backend wants.
     pub(super) strip_credentials: bool,
-    /// The usage that only the gateway asks for is kept from the client.
-    pub(super) force_usage: bool,
-    pub(super) hide_usage: bool,
+    pub(super) usage: Usage,
+    /// How long the answer may get, where the router's stream was granted so much.
+    pub(super) ceiling: Option<u64>,
     pub(super) candidates: Candidates,
     /// What attempts have to ask for, if anything.
     pub(super) quota: Option<Limits>,
@@ -164,10 +164,15 @@ impl Handover {
         self.attempts().reservation = Some(reservation);
     }
 
+    /// Leaves how long the answer may get, where that was written into what the attempt sends.
+    pub(super) fn clamped(&self, clamped: Option<u64>) {
+        let mut attempts = self.attempts();
+        attempts.clamped = clamped.or(attempts.clamped);
+    }
+
     /// The store has answered: there was room.
     pub(super) fn granted(&self, passed: &Passed) {
         let mut attempts = self.attempts();
-        attempts.clamped = passed.clamped;
         if let Some(reservation) = &mut attempts.reservation {
             reservation.granted(passed);
         }

@@ -8,17 +8,16 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::Bytes;
-
 use super::settlement::Settlement;
 use super::{ExchangeId, Now, Outcome};
 use crate::endpoint::{Dialect, Endpoint};
 use crate::headers::{HeaderEdits, Headers};
 use crate::mutation::LocalReply;
+use crate::quota::cap::Form;
 use crate::quota::estimate::{Measure, prompt};
 use crate::quota::{
-    Ask, End, Estimate, EstimateBy, Facts, Grant, Limit, OnAway, Prepared, Quotas, Reading, ReservationId,
-    Settle, Stage, Used, Verdict, cap, headers, refusal,
+    Ask, End, Estimate, EstimateBy, Facts, Grant, Limit, OnAway, Prepared, Reading, ReservationId, Selected,
+    Settle, Used, Verdict, cap, headers, refusal,
 };
 use crate::runtime::Served;
 use crate::usage::TokenUsage;
@@ -59,10 +58,8 @@ pub(super) enum Ruling {
 /// How a request goes on.
 #[derive(Debug, Default)]
 pub(super) struct Passed {
-    /// In place of the client's, where the answer had to be limited.
-    pub(super) body: Option<Bytes>,
-    /// How long the answer may get, where that was written into the request.
-    pub(super) clamped: Option<u64>,
+    /// How long the answer may get, where the request has to say so, whatever is made of it.
+    pub(super) ceiling: Option<u64>,
     /// What the buckets looked like then, and the store's time.
     pub(super) readings: Option<(Vec<Reading>, u64)>,
 }
@@ -78,31 +75,52 @@ pub(super) fn reservation_id(id: ExchangeId, part: u32) -> ReservationId {
     ReservationId { process: id.process, exchange: id.number, part }
 }
 
+/// A way in which a request may reach its provider: what decides how much it uses.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Way<'a> {
+    /// Where its prompt is measured.
+    pub(super) prompt: &'a [u8],
+    /// What is sent.
+    pub(super) body: &'a [u8],
+    /// How that says how long the answer may get.
+    pub(super) form: Form,
+}
+
 impl Question {
-    /// What is to be asked for a request with this body; nothing if it falls under no limit. `now` is in milliseconds since the Unix
-    /// epoch by the store's clock.
+    /// What is to be asked for a request that will be sent in one of these ways: it holds what the most expensive may cost. `now` is in
+    /// milliseconds since the Unix epoch by the store's clock.
     pub(super) fn new(
-        quotas: &Quotas,
-        stage: Stage,
+        selected: Selected,
         facts: &Facts<'_>,
-        body: &[u8],
+        ways: &[Way<'_>],
         id: ReservationId,
         now: u64,
-    ) -> Option<Self> {
-        let selected = quotas.select(stage, facts)?;
+    ) -> Self {
         let measure = match selected.estimate_by() {
             EstimateBy::Bytes => Measure::Characters,
             EstimateBy::Tokenizer => Measure::Tokenizer,
         };
         let model = facts.sent_model.unwrap_or(facts.asked_model);
-        let cap = cap::read(facts.endpoint, body);
-        let prompt = prompt(facts.endpoint, model, body, measure).tokens;
-        let estimate = Estimate { prompt, output: cap.output, answers: cap.answers };
+        let mut estimate = Estimate { prompt: 0, output: None, unsaid: false, answers: 1 };
+        let mut least = 0;
+        let mut prompts: Vec<&[u8]> = Vec::with_capacity(1);
+        for way in ways {
+            if !prompts.iter().any(|known| std::ptr::eq(*known, way.prompt)) {
+                prompts.push(way.prompt);
+            }
+            let cap = cap::read(way.form, way.body);
+            estimate.output = estimate.output.max(cap.output);
+            estimate.unsaid |= cap.output.is_none();
+            estimate.answers = estimate.answers.max(cap.answers);
+            least = least.max(cap.least);
+        }
+        let measured = prompts.iter().map(|text| prompt(facts.endpoint, model, text, measure).tokens);
+        estimate.prompt = measured.max().unwrap_or(0);
         let mut prepared = selected.prepare(facts, estimate, id, now);
         let output = &mut prepared.ask.output;
         // A lower one the provider would refuse.
-        output.least = output.least.max(cap.least).min(output.wanted);
-        Some(Self { prepared, endpoint: facts.endpoint, stale: 0 })
+        output.least = output.least.max(least).min(output.wanted);
+        Self { prepared, endpoint: facts.endpoint, stale: 0 }
     }
 
     pub(super) fn ask(&self) -> Arc<Ask> {
@@ -121,12 +139,10 @@ impl Question {
         }
     }
 
-    pub(super) fn answered(&mut self, answer: Result<Verdict, NoAnswer>, model: &str, body: &[u8]) -> Ruling {
+    pub(super) fn answered(&mut self, answer: Result<Verdict, NoAnswer>) -> Ruling {
         let dialect = Dialect::of(self.endpoint);
         match answer {
-            Ok(Verdict::Granted(Grant { output, readings, now })) => {
-                self.pass(output, Some((readings, now)), model, body)
-            }
+            Ok(Verdict::Granted(Grant { output, readings, now })) => self.pass(output, Some((readings, now))),
             Ok(Verdict::Refused(refused)) => {
                 let Prepared { ask, limits, .. } = &self.prepared;
                 let limit = refusal::limit(&refused, limits).map(|limit| Arc::clone(&limit.name));
@@ -139,28 +155,15 @@ impl Question {
             }
             Err(NoAnswer::Away | NoAnswer::Stale(_)) => match self.prepared.on_away {
                 // What is not reserved is limited all the same: it will be charged.
-                OnAway::Open => self.pass(self.prepared.ask.output.wanted, None, model, body),
+                OnAway::Open => self.pass(self.prepared.ask.output.wanted, None),
                 OnAway::Closed => Ruling::Unknown(refusal::unavailable(dialect)),
             },
         }
     }
 
-    fn pass(&self, output: u64, readings: Option<(Vec<Reading>, u64)>, model: &str, body: &[u8]) -> Ruling {
-        let mut passed = Passed { readings, ..Passed::default() };
-        if self.prepared.clamp && self.endpoint.generates_text() {
-            match cap::lower(self.endpoint, model, body, output) {
-                Ok(lowered) => {
-                    passed.clamped = lowered.body.is_some().then_some(lowered.output);
-                    passed.body = lowered.body.map(Bytes::from);
-                }
-                // Only if a store grants less than the least that was asked for.
-                Err(too_low) => {
-                    tracing::error!(%too_low, "less was granted than was asked for");
-                    return Ruling::Unknown(refusal::unavailable(Dialect::of(self.endpoint)));
-                }
-            }
-        }
-        Ruling::Passed(passed)
+    fn pass(&self, output: u64, readings: Option<(Vec<Reading>, u64)>) -> Ruling {
+        let ceiling = (self.prepared.clamp && self.endpoint.generates_text()).then_some(output);
+        Ruling::Passed(Passed { ceiling, readings })
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::gateway_key::Denied;
 use super::handover::{Candidates, Limits};
 use super::identity::{self, Client};
-use super::outgoing::{self, Manner, Original, Outgoing};
+use super::outgoing::{self, Draft, Manner, Original, Outgoing, Usage};
 use super::quota::{Question, reservation_id, store_time};
 use super::{Asking, Exchange, Handover, Now, Outcome, Received, Sent, Settings, State, Step};
 use crate::auth::CredentialMetadata;
@@ -38,6 +38,8 @@ pub const INTERNAL_ID_HEADER: &str = "x-ai-eg-internal-req-id";
 pub const INTERNAL_ID_KEY: &str = "internal_request_id";
 /// The rule's routing key, in dynamic metadata for its attempts.
 pub const ROUTING_KEY: &str = "routing_key";
+/// How long the answer may get by what the router's stream was granted, in dynamic metadata for the attempts.
+pub const CEILING_KEY: &str = "output_ceiling";
 /// The answer to a model that no rule names.
 pub const NO_ROUTE: &str = "No matching route found. It is likely that the model specified your request is not configured in the Gateway";
 
@@ -160,8 +162,7 @@ impl Exchange {
         }
         match route {
             Route::Rule(rule) => {
-                let capped = false;
-                let asked = Asked { gateway, endpoint, client, headers, body, capped, request, model };
+                let asked = Asked { gateway, endpoint, client, headers, body, request, model };
                 self.ask(rule, asked, now)
             }
             Route::None if request.model.is_none() => {
@@ -185,11 +186,16 @@ impl Exchange {
 
     /// Asks for what the request may use, where it falls under limits; otherwise it goes on.
     fn ask(&mut self, rule: Arc<Rule>, asked: Asked, now: Now) -> (State, Step) {
-        let (stage, served) = match &rule.target {
-            Target::Direct(served) => (Stage::Whole, Some(served)),
+        let (stage, served, onward) = match &rule.target {
+            Target::Direct(served) => match Draft::new(served, &asked.original(), asked.usage()) {
+                Ok(draft) => (Stage::Whole, Some(served), Onward::Send(Box::new(draft))),
+                Err(reply) => return self.reply(reply),
+            },
             // Who is asking is proved on the way to an attempt: that asks for all of it.
-            Target::PerAttempt(_) if !rule.proofs.is_empty() => return self.go_on(&rule, asked, now),
-            Target::PerAttempt(_) => (Stage::Router, None),
+            Target::PerAttempt(_) if !rule.proofs.is_empty() => {
+                return self.go_on(&rule, asked, Onward::HandOver, None, now);
+            }
+            Target::PerAttempt(_) => (Stage::Router, None, Onward::HandOver),
         };
         let sent_model = served.map(|served| served.backend.model_override.as_ref().unwrap_or(&asked.model));
         let facts = Facts {
@@ -204,43 +210,60 @@ impl Exchange {
             endpoint: asked.endpoint,
             source: self.source,
         };
-        let id = reservation_id(self.id, 0);
-        let time = store_time(now, self.ahead);
-        let question = Question::new(&asked.gateway.quotas, stage, &facts, &asked.body, id, time);
-        let Some(question) = question else { return self.go_on(&rule, asked, now) };
+        let Some(selected) = asked.gateway.quotas.select(stage, &facts) else {
+            return self.go_on(&rule, asked, onward, None, now);
+        };
+        let original = asked.original();
+        // Envoy has not chosen yet.
+        let apart = Draft::apart(rule.attempts(), &original, asked.usage());
+        let ways = match &onward {
+            Onward::Send(draft) => vec![draft.way(&original)],
+            Onward::HandOver => Draft::ways(&apart, rule.attempts().len(), &original),
+        };
+        let (id, time) = (reservation_id(self.id, 0), store_time(now, self.ahead));
+        let question = Question::new(selected, &facts, &ways, id, time);
         let reservation = question.reservation(served, sent_model.unwrap_or(&asked.model));
         let ask = Arc::clone(reservation.ask());
         self.note(|settlement| settlement.reservations.push(reservation));
-        (State::Asking(Box::new(Asking { question, rule, asked })), Step::Ask(ask))
+        (State::Asking(Box::new(Asking { question, rule, asked, onward })), Step::Ask(ask))
     }
 
-    /// The request is let in: it goes to its backend, or to the attempts.
-    pub(super) fn go_on(&mut self, rule: &Arc<Rule>, asked: Asked, now: Now) -> (State, Step) {
-        match &rule.target {
-            Target::Direct(served) => self.send(rule, served, &asked, now),
-            Target::PerAttempt(_) => self.hand_over_to_rule(rule, asked),
-        }
+    /// The request is let in: it goes to its backend, or to the attempts. Its answer gets no longer than `ceiling` tokens.
+    pub(super) fn go_on(
+        &mut self,
+        rule: &Arc<Rule>,
+        asked: Asked,
+        onward: Onward,
+        ceiling: Option<u64>,
+        now: Now,
+    ) -> (State, Step) {
+        let sent = match onward {
+            Onward::Send(mut draft) => draft.hold_to(&asked.original(), ceiling).and_then(|clamped| {
+                self.note(|settlement| settlement.clamped = clamped);
+                self.send(rule, *draft, &asked, now)
+            }),
+            Onward::HandOver => Ok(self.hand_over_to_rule(rule, asked, ceiling)),
+        };
+        sent.unwrap_or_else(|reply| self.reply(reply))
     }
 
     /// Everything the request needs on its way to the rule's backend, in one reply.
-    fn send(&mut self, rule: &Arc<Rule>, served: &Arc<Served>, asked: &Asked, now: Now) -> (State, Step) {
-        let Asked { endpoint, client, headers, body, request, model, .. } = asked;
-        let original = &Original { endpoint: *endpoint, headers, body, request, model };
-        let force_usage = wants_usage(original.endpoint, original.request);
+    fn send(
+        &mut self,
+        rule: &Arc<Rule>,
+        draft: Draft,
+        asked: &Asked,
+        now: Now,
+    ) -> Result<(State, Step), LocalReply> {
+        let original = asked.original();
         let manner = Manner {
-            force_usage,
-            hide_usage: force_usage,
             strip_credentials: true,
             upstream_host: None,
             credential_metadata: &CredentialMetadata::default(),
             wall: now.wall,
         };
-        let Outgoing { headers: mut edits, body, expected } =
-            match outgoing::prepare(served, original, &manner) {
-                Ok(outgoing) => outgoing,
-                Err(reply) => return self.reply(reply),
-            };
-        let body = body.or_else(|| asked.capped.then(|| asked.body.clone()));
+        let Outgoing { headers: mut edits, body, expected } = draft.sign(&original, &manner)?;
+        let served = &expected.served;
         self.note(|settlement| {
             settlement.sent = true;
             settlement.rule = Some(Arc::clone(rule));
@@ -250,12 +273,12 @@ impl Exchange {
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
         edits.set(PROCESSED_HEADER, "1");
         route_anew(original.headers, original.model, &mut edits);
-        client.proved.tell(&mut edits);
+        asked.client.proved.tell(&mut edits);
         if let Some(body) = &body {
             edits.set("content-length", body.len().to_string());
         }
         let mut metadata = self.sending_metadata(served, original.headers, body.as_ref());
-        tell(&client.tenant, &mut metadata);
+        tell(&asked.client.tenant, &mut metadata);
         let change = Change {
             headers: edits,
             body: body.map_or(BodyChange::Keep, BodyChange::Replace),
@@ -265,12 +288,13 @@ impl Exchange {
         };
         // From here on the runtime this began with is not needed: what was sent holds all that is.
         self.scope = None;
-        (State::AwaitAnswer(Box::new(Sent::Direct(expected))), Step::Continue(change))
+        Ok((State::AwaitAnswer(Box::new(Sent::Direct(expected))), Step::Continue(change)))
     }
 
     /// Routes a request, and leaves it to the attempts to send it.
-    fn hand_over_to_rule(&mut self, rule: &Arc<Rule>, asked: Asked) -> (State, Step) {
-        let Asked { gateway, endpoint, client, headers, body, capped, request, model } = asked;
+    fn hand_over_to_rule(&mut self, rule: &Arc<Rule>, asked: Asked, ceiling: Option<u64>) -> (State, Step) {
+        let usage = asked.usage();
+        let Asked { gateway, endpoint, client, headers, body, request, model } = asked;
         let tenancy = Arc::clone(gateway.tenancy_of(rule));
         self.note(|settlement| settlement.rule = Some(Arc::clone(rule)));
         let quota = (!gateway.quotas.is_empty()).then(|| Limits {
@@ -282,16 +306,14 @@ impl Exchange {
             ahead: self.ahead,
         });
         let mut edits = HeaderEdits::default();
-        if capped {
-            edits.set("content-length", body.len().to_string());
-        }
-        let shown = if capped { BodyChange::Replace(body.clone()) } else { BodyChange::Keep };
         edits.set(ROUTING_HEADER, rule.routing_key.clone());
         edits.set(PROCESSED_HEADER, "1");
         let mut metadata = Metadata::default();
         metadata.text(INTERNAL_ID_KEY, self.id.to_string());
         metadata.text(ROUTING_KEY, String::from_utf8_lossy(&rule.routing_key));
-        let force_usage = wants_usage(endpoint, &request);
+        if let Some(ceiling) = ceiling {
+            metadata.text(CEILING_KEY, ceiling.to_string());
+        }
         route_anew(&headers, &model, &mut edits);
         if !rule.proofs.is_empty() {
             // Its query may hold what the client proves itself with, and logs tell this path.
@@ -306,8 +328,8 @@ impl Exchange {
             tenancy,
             client: Default::default(),
             strip_credentials: true,
-            force_usage,
-            hide_usage: force_usage,
+            usage,
+            ceiling,
             candidates: Candidates::OfRule(Arc::clone(rule)),
             headers: rule.proofs.without_secrets(headers),
             body,
@@ -316,7 +338,7 @@ impl Exchange {
             quota,
             attempts: Default::default(),
         };
-        self.await_attempts(handover, Change { headers: edits, body: shown, metadata, ..Change::default() })
+        self.await_attempts(handover, Change { headers: edits, metadata, ..Change::default() })
     }
 
     /// Names the model to Envoy's routes, which choose by it, and leaves the rest to the attempts.
@@ -338,8 +360,11 @@ impl Exchange {
             client: Default::default(),
             // A key of the gateway's own is none of the provider's business.
             strip_credentials: self.settings.keys.is_some(),
-            force_usage: asks_for_usage_as_the_go_gateway(classic, endpoint, &request),
-            hide_usage: false,
+            usage: Usage {
+                force: asks_for_usage_as_the_go_gateway(classic, endpoint, &request),
+                hide: false,
+            },
+            ceiling: None,
             candidates: Candidates::Classic(Arc::clone(classic)),
             headers,
             body,
@@ -391,22 +416,31 @@ pub(super) struct Asked {
     endpoint: Endpoint,
     client: Client,
     headers: Headers,
-    pub(super) body: Bytes,
-    /// The body is not the one that Envoy holds: it limits the answer.
-    pub(super) capped: bool,
+    body: Bytes,
     request: ModelRequest,
     model: Arc<str>,
 }
 
-impl Asking {
-    /// The model that will be asked, as far as it is known.
-    pub(super) fn model(&self) -> Arc<str> {
-        let over = match &self.rule.target {
-            Target::Direct(served) => served.backend.model_override.as_ref(),
-            Target::PerAttempt(_) => None,
-        };
-        Arc::clone(over.unwrap_or(&self.asked.model))
+impl Asked {
+    fn original(&self) -> Original<'_> {
+        let Self { endpoint, headers, body, request, model, .. } = self;
+        Original { endpoint: *endpoint, headers, body, request, model }
     }
+
+    /// What only the gateway asks for is kept from the client.
+    fn usage(&self) -> Usage {
+        let force = wants_usage(self.endpoint, &self.request);
+        Usage { force, hide: force }
+    }
+}
+
+/// How a request goes on once it is let in.
+#[derive(Debug)]
+pub(super) enum Onward {
+    /// To its backend.
+    Send(Box<Draft>),
+    /// To the attempts.
+    HandOver,
 }
 
 /// The models a client may see.

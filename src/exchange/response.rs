@@ -101,7 +101,7 @@ impl Exchange {
                 endpoint: handover.endpoint,
                 pair: Pair::Same,
                 streaming: handover.request.streaming,
-                hide_usage: handover.hide_usage,
+                hide_usage: handover.usage.hide,
                 model: Arc::clone(model),
                 served,
             };

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde_json::Value as Json;
 
 use crate::auth::CredentialMetadata;
-use crate::exchange::{Arrival, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, PROVED_KEY, ROUTING_KEY};
+use crate::exchange::{
+    Arrival, CEILING_KEY, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, PROVED_KEY, ROUTING_KEY,
+};
 use crate::headers::Headers;
 use crate::mutation::METADATA_NAMESPACE;
 use crate::proto::ext_proc as proto;
@@ -89,6 +91,7 @@ pub(super) fn arrival(request: &proto::ProcessingRequest) -> Option<Arrival> {
         marked: false,
         id: None,
         routing_key: own.and_then(|own| text(own, ROUTING_KEY)).map(Bytes::from),
+        ceiling: own.and_then(|own| text(own, CEILING_KEY)?.parse().ok()),
         proved: own.and_then(proved),
         credentials: metadata.map(credentials).unwrap_or_default(),
     };

@@ -9,6 +9,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use super::MAX_AMOUNT;
 use crate::codec::json::{Edit, edit};
 use crate::endpoint::Endpoint;
+use crate::translate::Pair;
 
 /// What a request says of its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +44,73 @@ const LEAST_RESPONSE: u64 = 16;
 /// Anthropic's thinking has to be allowed that many tokens.
 const LEAST_THINKING: u64 = 1024;
 
-/// The members that say how long an answer may get, the one to be added first.
-fn members(endpoint: Endpoint, model: &str) -> &'static [&'static str] {
-    match endpoint {
-        Endpoint::ChatCompletions if refuses_max_tokens(model) => &["max_completion_tokens", "max_tokens"],
-        Endpoint::ChatCompletions => &["max_tokens", "max_completion_tokens"],
-        Endpoint::Completions | Endpoint::Messages => &["max_tokens"],
-        Endpoint::Responses => &["max_output_tokens"],
-        _ => &[],
+/// The dialect in which a request says how long its answer may get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// OpenAI's chats.
+    Chat,
+    /// OpenAI's completions.
+    Completion,
+    /// OpenAI's responses.
+    Response,
+    /// Anthropic's messages.
+    Messages,
+    /// Bedrock's conversations.
+    Converse,
+    /// Pictures: how many, and nothing of their length.
+    Images,
+    /// One that does not say.
+    Other,
+}
+
+impl Form {
+    /// How a request to an endpoint says it once it is in its backend's terms.
+    #[must_use]
+    pub fn sent(endpoint: Endpoint, pair: Pair) -> Self {
+        match pair {
+            Pair::Same => endpoint.into(),
+            Pair::ChatToAnthropic => Self::Messages,
+            Pair::ChatToConverse => Self::Converse,
+        }
+    }
+
+    /// The members that say how long an answer may get, the one to be added first.
+    fn members(self, model: &str) -> &'static [Path] {
+        match self {
+            Self::Chat if refuses_max_tokens(model) => &[&["max_completion_tokens"], &["max_tokens"]],
+            Self::Chat => &[&["max_tokens"], &["max_completion_tokens"]],
+            Self::Completion | Self::Messages => &[&["max_tokens"]],
+            Self::Response => &[&["max_output_tokens"]],
+            Self::Converse => &[&["inferenceConfig", "maxTokens"]],
+            Self::Images | Self::Other => &[],
+        }
+    }
+
+    /// The member that says how much of it may be thoughts.
+    fn budget(self) -> Option<Path> {
+        match self {
+            Self::Messages => Some(&["thinking", "budget_tokens"]),
+            Self::Converse => Some(&["additionalModelRequestFields", "thinking", "budget_tokens"]),
+            _ => None,
+        }
     }
 }
+
+impl From<Endpoint> for Form {
+    fn from(endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::ChatCompletions => Self::Chat,
+            Endpoint::Completions => Self::Completion,
+            Endpoint::Responses => Self::Response,
+            Endpoint::Messages => Self::Messages,
+            Endpoint::ImageGenerations => Self::Images,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The keys that lead to a member.
+type Path = &'static [&'static str];
 
 /// Whether chats with a model are to be limited by the newer member: OpenAI's reasoning models refuse the older one, and all of
 /// OpenAI's know the newer. Others may not.
@@ -64,12 +122,9 @@ fn refuses_max_tokens(model: &str) -> bool {
 
 /// Reads what a request says of its answers. What is no number, or below zero, counts as not said. Of a member that is there twice the
 /// larger value counts, because nobody knows which one the provider heeds.
-pub fn read(endpoint: Endpoint, body: &[u8]) -> Cap {
-    let said = Said::of(endpoint, body);
-    let answers = said.answers.max(said.best_of).max(1).saturating_mul(said.prompts.max(1));
-    let thinking = said.budget.map_or(1, |_| LEAST_THINKING + 1);
-    let least = if endpoint == Endpoint::Responses { LEAST_RESPONSE } else { thinking };
-    Cap { output: said.caps.iter().flatten().max().copied(), answers: answers.min(MAX_AMOUNT), least }
+pub fn read(form: impl Into<Form>, body: &[u8]) -> Cap {
+    let form = form.into();
+    Said::of(form, body).cap(form)
 }
 
 /// Makes a request say that no answer has more than `output` tokens. What says less stays; nothing else of the body is touched, but for a
@@ -77,58 +132,56 @@ pub fn read(endpoint: Endpoint, body: &[u8]) -> Cap {
 ///
 /// # Errors
 /// When no provider would take it.
-pub fn lower(endpoint: Endpoint, model: &str, body: &[u8], output: u64) -> Result<Lowered, TooLow> {
-    let members = members(endpoint, model);
-    let said = Said::of(endpoint, body);
-    let Cap { least, .. } = read(endpoint, body);
+pub fn lower(form: impl Into<Form>, model: &str, body: &[u8], output: u64) -> Result<Lowered, TooLow> {
+    let form = form.into();
+    let members = form.members(model);
+    let said = Said::of(form, body);
     let in_force = said.caps.iter().flatten().copied().max().filter(|_| said.sound);
     if let Some(in_force) = in_force.filter(|in_force| *in_force <= output) {
         return Ok(Lowered { body: None, output: in_force });
     }
+    let Cap { least, .. } = said.cap(form);
     if output < least {
         return Err(TooLow { least });
     }
     let Some(first) = members.first() else { return Ok(Lowered { body: None, output }) };
     let value = output.to_string();
-    let mut paths: Vec<([&str; 2], usize, &str)> = Vec::new();
+    let mut edits: Vec<Edit<'_>> = Vec::new();
     let mut said_any = false;
-    for member in members {
-        let index = NAMES.iter().position(|name| name == member);
+    for path in members {
+        let index = PATHS.iter().position(|known| known == path);
         let there =
             index.and_then(|index| said.caps.get(index).copied().zip(said.present.get(index).copied()));
         if let Some((cap, true)) = there {
             said_any = true;
             // One that is no number is written over: the provider might take it for no limit.
             if !said.sound || cap.is_none_or(|cap| cap > output) {
-                paths.push(([*member, ""], 1, &value));
+                edits.push(Edit { path, value: Some(value.as_bytes()) });
             }
         }
     }
     if !said_any {
-        paths.push(([*first, ""], 1, &value));
+        edits.push(Edit { path: first, value: Some(value.as_bytes()) });
     }
     let budget = output.saturating_sub(1).to_string();
-    if said.budget.is_some_and(|budget| budget >= output) {
-        paths.push((["thinking", "budget_tokens"], 2, &budget));
+    if let Some(path) = form.budget().filter(|_| said.budget.is_some_and(|budget| budget >= output)) {
+        edits.push(Edit { path, value: Some(budget.as_bytes()) });
     }
-    let edits: Vec<Edit<'_>> = paths
-        .iter()
-        .filter_map(|(path, length, value)| {
-            Some(Edit { path: path.get(..*length)?, value: Some(value.as_bytes()) })
-        })
-        .collect();
     let body = edit(body, &edits).ok();
     Ok(Lowered { body, output })
 }
 
 /// The members that [`Said`] reads caps of.
-const NAMES: [&str; 3] = ["max_tokens", "max_completion_tokens", "max_output_tokens"];
+const PATHS: [Path; 4] =
+    [&["max_tokens"], &["max_completion_tokens"], &["max_output_tokens"], &["inferenceConfig", "maxTokens"]];
+/// Where the last of them is.
+const CONVERSE: usize = 3;
 
-/// What is read of a body, by the order of [`NAMES`].
+/// What is read of a body, by the order of [`PATHS`].
 #[derive(Debug, Default)]
 struct Said {
-    caps: [Option<u64>; 3],
-    present: [bool; 3],
+    caps: [Option<u64>; 4],
+    present: [bool; 4],
     /// Every cap that is there is one number, or null.
     sound: bool,
     answers: u64,
@@ -136,33 +189,45 @@ struct Said {
     prompts: u64,
     /// Of thinking that is switched on with one.
     budget: Option<u64>,
+    /// The same, where Bedrock takes it.
+    additional_budget: Option<u64>,
 }
 
 impl Said {
-    fn of(endpoint: Endpoint, body: &[u8]) -> Self {
+    fn of(form: Form, body: &[u8]) -> Self {
         let mut said = serde_json::from_slice::<Self>(body).unwrap_or_default();
-        if endpoint != Endpoint::Completions {
+        if form != Form::Completion {
             (said.best_of, said.prompts) = (1, 1);
         }
-        if !matches!(endpoint, Endpoint::ChatCompletions | Endpoint::Completions | Endpoint::ImageGenerations)
-        {
+        if !matches!(form, Form::Chat | Form::Completion | Form::Images) {
             said.answers = 1;
         }
-        if endpoint != Endpoint::Messages {
-            said.budget = None;
-        }
-        let read = members(endpoint, "");
-        for (index, name) in NAMES.iter().enumerate() {
-            if !read.contains(name) {
-                if let Some(cap) = said.caps.get_mut(index) {
-                    *cap = None;
-                }
-                if let Some(present) = said.present.get_mut(index) {
-                    *present = false;
-                }
-            }
+        said.budget = match form {
+            Form::Messages => said.budget,
+            Form::Converse => said.additional_budget,
+            _ => None,
+        };
+        let read = form.members("");
+        let places = PATHS.iter().zip(said.caps.iter_mut().zip(&mut said.present));
+        for (_, (cap, present)) in places.filter(|(path, _)| !read.contains(path)) {
+            (*cap, *present) = (None, false);
         }
         said
+    }
+
+    fn cap(&self, form: Form) -> Cap {
+        let answers = self.answers.max(self.best_of).max(1).saturating_mul(self.prompts.max(1));
+        let thinking = self.budget.map_or(1, |_| LEAST_THINKING + 1);
+        let least = if form == Form::Response { LEAST_RESPONSE } else { thinking };
+        Cap { output: self.caps.iter().flatten().max().copied(), answers: answers.min(MAX_AMOUNT), least }
+    }
+
+    fn note(&mut self, index: usize, number: Number) {
+        if let (Some(cap), Some(present)) = (self.caps.get_mut(index), self.present.get_mut(index)) {
+            self.sound &= !*present && number != Number::Other;
+            *cap = (*cap).max(number.value());
+            *present = true;
+        }
     }
 }
 
@@ -184,15 +249,8 @@ impl<'de> Visitor<'de> for SaidVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Said, A::Error> {
         let mut said = Said { sound: true, ..Said::default() };
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-            if let Some(index) = NAMES.iter().position(|name| *name == key) {
-                let number = map.next_value::<Number>()?;
-                let (Some(cap), Some(present)) = (said.caps.get_mut(index), said.present.get_mut(index))
-                else {
-                    continue;
-                };
-                said.sound &= !*present && number != Number::Other;
-                *cap = (*cap).max(number.value());
-                *present = true;
+            if let Some(index) = PATHS.iter().position(|path| *path == [&*key]) {
+                said.note(index, map.next_value::<Number>()?);
                 continue;
             }
             match &*key {
@@ -202,6 +260,15 @@ impl<'de> Visitor<'de> for SaidVisitor {
                 }
                 "prompt" => said.prompts = said.prompts.max(map.next_value::<Prompts>()?.0),
                 "thinking" => said.budget = said.budget.max(map.next_value::<Thinking>()?.0),
+                "inferenceConfig" => {
+                    if let Some(value) = map.next_value::<serde_json::Value>()?.get("maxTokens") {
+                        said.note(CONVERSE, Number::of(value));
+                    }
+                }
+                "additionalModelRequestFields" => {
+                    let value = map.next_value::<serde_json::Value>()?;
+                    said.additional_budget = value.get("thinking").and_then(budget);
+                }
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
@@ -218,6 +285,20 @@ enum Number {
 }
 
 impl Number {
+    fn of(value: &serde_json::Value) -> Self {
+        match value {
+            serde_json::Value::Null => Self::Null,
+            serde_json::Value::Number(number) => {
+                // `as` saturates.
+                let whole = number
+                    .as_u64()
+                    .or_else(|| number.as_f64().filter(|count| *count >= 0.0).map(|count| count as u64));
+                whole.map_or(Self::Other, |count| Self::Count(count.min(MAX_AMOUNT)))
+            }
+            _ => Self::Other,
+        }
+    }
+
     fn value(self) -> Option<u64> {
         match self {
             Self::Count(count) => Some(count),
@@ -228,17 +309,7 @@ impl Number {
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match serde_json::Value::deserialize(deserializer)? {
-            serde_json::Value::Null => Self::Null,
-            serde_json::Value::Number(number) => {
-                // `as` saturates.
-                let whole = number
-                    .as_u64()
-                    .or_else(|| number.as_f64().filter(|count| *count >= 0.0).map(|count| count as u64));
-                whole.map_or(Self::Other, |count| Self::Count(count.min(MAX_AMOUNT)))
-            }
-            _ => Self::Other,
-        })
+        serde_json::Value::deserialize(deserializer).map(|value| Self::of(&value))
     }
 }
 
@@ -293,9 +364,12 @@ struct Thinking(Option<u64>);
 
 impl<'de> Deserialize<'de> for Thinking {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = serde_json::Value::deserialize(deserializer)?;
-        Ok(Self(value.get("budget_tokens").and_then(serde_json::Value::as_u64)))
+        serde_json::Value::deserialize(deserializer).map(|value| Self(budget(&value)))
     }
+}
+
+fn budget(thinking: &serde_json::Value) -> Option<u64> {
+    thinking.get("budget_tokens")?.as_u64()
 }
 
 #[cfg(test)]

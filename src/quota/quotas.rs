@@ -31,6 +31,8 @@ pub struct Estimate {
     pub prompt: u64,
     /// How many tokens an answer may have, where the request says so.
     pub output: Option<u64>,
+    /// It may be sent in a way that does not say so, too.
+    pub unsaid: bool,
     /// How many answers it asks for.
     pub answers: u64,
 }
@@ -216,9 +218,10 @@ fn output(limits: &[Arc<Limit>], facts: &Facts<'_>, estimate: Estimate) -> Outpu
         let mut outputs = limit.terms.outputs.iter();
         outputs.find(|(glob, _)| allows(glob, model)).map(|(_, tokens)| *tokens)
     };
-    let wanted =
-        estimate.output.unwrap_or_else(|| limits.iter().filter_map(default).max().unwrap_or(DEFAULT_OUTPUT));
-    let wanted = wanted.min(super::MAX_AMOUNT);
+    let said = estimate.output;
+    let default = (estimate.unsaid || said.is_none())
+        .then(|| limits.iter().filter_map(default).max().unwrap_or(DEFAULT_OUTPUT));
+    let wanted = said.max(default).unwrap_or(0).min(super::MAX_AMOUNT);
     let clamping = limits.iter().filter(|limit| !limit.shadow && can_clamp(limit));
     let least = clamping.filter_map(|limit| limit.terms.clamp).max();
     OutputCap { wanted, least: least.map_or(wanted, |least| least.min(wanted)) }

@@ -116,7 +116,7 @@ impl World {
         };
         let cap = cap::read(endpoint, body);
         let prompt = prompt(endpoint, "m", body, Measure::Characters).tokens;
-        let estimate = Estimate { prompt, output: cap.output, answers: cap.answers };
+        let estimate = Estimate { prompt, output: cap.output, unsaid: false, answers: cap.answers };
         let id = ReservationId { process: 0, exchange: 0, part: 0 };
         let scope = self.0.scope(AUTHORITY).expect("the gateway");
         let prepared = scope.quotas().prepare(Stage::Whole, &facts, estimate, id, now()).expect("limits");

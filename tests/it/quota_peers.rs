@@ -363,7 +363,7 @@ async fn keys_of_a_team_share_its_budget_and_have_one_of_their_own() {
             source: None,
         };
         let id = ReservationId { process: 1, exchange: 1, part: 0 };
-        let estimate = Estimate { prompt: 0, output: Some(600), answers: 1 };
+        let estimate = Estimate { prompt: 0, output: Some(600), unsaid: false, answers: 1 };
         let scope = runtime.scope(AUTHORITY).unwrap();
         scope.quotas().prepare(Stage::Whole, &facts, estimate, id, start()).unwrap().ask.claims
     };

@@ -62,7 +62,7 @@ impl Asked {
             endpoint: Endpoint::ChatCompletions,
             source: Some([10, 0, 0, 1].into()),
         };
-        let estimate = Estimate { prompt: 10, output: Some(20), answers: 1 };
+        let estimate = Estimate { prompt: 10, output: Some(20), unsaid: false, answers: 1 };
         runtime.quotas().prepare(Stage::Whole, &facts, estimate, ID, NOW)
     }
 

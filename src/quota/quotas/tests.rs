@@ -34,7 +34,7 @@ fn total(name: &str) -> Limit {
 }
 
 fn estimate(prompt: u64, output: Option<u64>) -> Estimate {
-    Estimate { prompt, output, answers: 1 }
+    Estimate { prompt, output, unsaid: false, answers: 1 }
 }
 
 fn prepare(limits: Vec<Limit>, stage: Stage, estimate: Estimate) -> Option<Prepared> {
