@@ -3,6 +3,9 @@
 mod kinds;
 mod secrets;
 
+use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
+
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::Auth;
@@ -60,32 +63,49 @@ impl PartialEq for Credential {
     }
 }
 
-/// The credential of a backend; `None` where no policy targets it.
-pub(super) fn of(
-    snapshot: &Snapshot,
-    backend: &Located<AIServiceBackend>,
-    diagnostics: &mut Diagnostics,
-) -> Result<Option<Credential>, Unavailable> {
-    let policies: Vec<_> =
-        snapshot.backend_security_policies.iter().filter(|policy| targets(policy, backend)).collect();
-    match policies.as_slice() {
-        [] => Ok(None),
-        [policy] => kinds::compile(snapshot, policy, diagnostics).map(Some),
-        [first, second, ..] => {
-            let message = format!("{} and {} both target {}", first.id(), second.id(), backend.id());
-            diagnostics.push(
-                second
-                    .error("spec.targetRefs", message)
-                    .help("a backend has one credential: remove one of the two targets"),
-            );
-            Err(Unavailable)
-        }
-    }
+/// The policies by the AIServiceBackend that they target, so that a backend need not look at all of them. Clones are handles.
+#[derive(Clone)]
+pub(super) struct Policies<'a> {
+    snapshot: &'a Snapshot,
+    by_backend: Rc<HashMap<(&'a str, &'a str), Vec<&'a Located<BackendSecurityPolicy>>>>,
 }
 
-fn targets(policy: &Located<BackendSecurityPolicy>, backend: &Located<AIServiceBackend>) -> bool {
-    policy.namespace() == backend.namespace()
-        && policy.spec.target_refs.iter().any(|target| {
-            target.group == GROUP && target.kind == "AIServiceBackend" && target.name == backend.name()
-        })
+impl<'a> Policies<'a> {
+    pub(super) fn new(snapshot: &'a Snapshot) -> Self {
+        let mut by_backend: HashMap<_, Vec<&Located<BackendSecurityPolicy>>> = HashMap::new();
+        for policy in &snapshot.backend_security_policies {
+            let backends = policy
+                .spec
+                .target_refs
+                .iter()
+                .filter(|it| it.group == GROUP && it.kind == "AIServiceBackend");
+            let names: BTreeSet<&str> = backends.map(|target| target.name.as_str()).collect();
+            for name in names {
+                by_backend.entry((policy.namespace(), name)).or_default().push(policy);
+            }
+        }
+        Self { snapshot, by_backend: Rc::new(by_backend) }
+    }
+
+    /// The credential of a backend; `None` where no policy targets it.
+    pub(super) fn of(
+        &self,
+        backend: &Located<AIServiceBackend>,
+        diagnostics: &mut Diagnostics,
+    ) -> Result<Option<Credential>, Unavailable> {
+        let policies = self.by_backend.get(&(backend.namespace(), backend.name()));
+        match policies.map(Vec::as_slice).unwrap_or_default() {
+            [] => Ok(None),
+            [policy] => kinds::compile(self.snapshot, policy, diagnostics).map(Some),
+            [first, second, ..] => {
+                let message = format!("{} and {} both target {}", first.id(), second.id(), backend.id());
+                diagnostics.push(
+                    second
+                        .error("spec.targetRefs", message)
+                        .help("a backend has one credential: remove one of the two targets"),
+                );
+                Err(Unavailable)
+            }
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::resources::types::BackendObjectReference;
 use crate::resources::{Located, Snapshot};
 use crate::translate::Pair;
 
-use super::credentials::{self, Credential};
+use super::credentials::{Credential, Policies};
 use super::destinations::{self, Destinations, Place};
 use super::grants::{From, To, allowed, missing};
 use super::plan::{ClusterPlan, ClusterTraffic};
@@ -65,6 +65,7 @@ impl Service {
 pub(super) struct Services<'a> {
     snapshot: &'a Snapshot,
     destinations: Destinations<'a>,
+    credentials: Policies<'a>,
     resolved: BTreeMap<usize, Option<Rc<Service>>>,
     clusters: BTreeMap<usize, Option<ClusterPlan>>,
 }
@@ -74,6 +75,7 @@ impl<'a> Services<'a> {
         Self {
             snapshot,
             destinations: Destinations::new(snapshot, place),
+            credentials: Policies::new(snapshot),
             resolved: BTreeMap::new(),
             clusters: BTreeMap::new(),
         }
@@ -84,6 +86,7 @@ impl<'a> Services<'a> {
         Self {
             snapshot: self.snapshot,
             destinations: self.destinations.afresh(),
+            credentials: self.credentials.clone(),
             resolved: self.resolved.clone(),
             clusters: self.clusters.clone(),
         }
@@ -119,7 +122,7 @@ impl<'a> Services<'a> {
         let credential = match &schema {
             // Nothing more to be learnt about a backend that is out already.
             None => None,
-            Some(_) => credentials::of(self.snapshot, backend, diagnostics).ok(),
+            Some(_) => self.credentials.of(backend, diagnostics).ok(),
         };
         Some(Service {
             schema: schema?,

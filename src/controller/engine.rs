@@ -3,7 +3,7 @@
 //! Nothing in here waits for the API server: writes run beside, one batch at a time, and what they have led to is taken in with
 //! everything else. A processor is told as soon as it may be, however slow the API server is.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use super::events::Events;
 use super::feed::Feed;
 use super::health::Health;
 use super::identity;
-use super::plan::{Conflict, Id, Operation, Prepared, Written, plan};
+use super::plan::{Conflict, Id, Operation, Prepared, Purpose, Written, plan};
 use super::rollout::{Bounds, Decision, Facts, Rollout, Stage};
 use super::status::{Progress, Situation, Update, is_taken, updates};
 use super::store::View;
@@ -76,8 +76,8 @@ pub(super) struct State {
 struct Setback {
     attempts: u32,
     again: Instant,
-    /// The Gateway it is for, by its label, and what went wrong; nothing if that is not worth a word.
-    problem: Option<(String, String)>,
+    /// What it is for, and what went wrong; nothing if that is not worth a word.
+    problem: Option<(Purpose, String)>,
 }
 
 impl Engine {
@@ -248,7 +248,8 @@ impl Engine {
         operations.extend(planned.operations.iter().cloned());
         let mut statuses = self.statuses(compilation, view, decision, &planned.conflicts, &operations);
         // One write of an object at a time: the second would find another version of it.
-        statuses.retain(|update| !operations.iter().any(|operation| operation.id() == update.operation.id()));
+        let written: HashSet<&Id> = operations.iter().map(Operation::id).collect();
+        statuses.retain(|update| !written.contains(update.operation.id()));
         let named: BTreeSet<&Id> = operations
             .iter()
             .chain(statuses.iter().map(|update| &update.operation))
@@ -297,7 +298,7 @@ impl Engine {
             .iter()
             .filter_map(|(id, setback)| Some((id.clone(), setback.problem.clone()?)));
         let pending = operations.iter().filter_map(|operation| match operation {
-            Operation::Apply { object, .. } => Some((object.id.clone(), object.gateway.clone())),
+            Operation::Apply { object, .. } => Some((object.id.clone(), object.purpose.clone())),
             Operation::Delete { .. } | Operation::Patch { .. } => None,
         });
         let situation = Situation {
@@ -344,7 +345,8 @@ fn select<'a>(
     stages: &BTreeMap<&str, Stage>,
     view: &View,
 ) -> Vec<&'a Arc<Prepared>> {
-    let stage = |object: &Prepared| stages.get(object.gateway.as_str()).copied().unwrap_or(Stage::Settled);
+    let stage =
+        |object: &Prepared| stages.get(object.purpose.gateway.as_str()).copied().unwrap_or(Stage::Settled);
     let changing = |object: &&Arc<Prepared>| stage(object) == Stage::Changing;
     let transitional = compilation.transitional.as_deref();
     let news = compilation.objects.iter().filter(|object| transitional.is_none() || !changing(object));
@@ -399,12 +401,12 @@ impl State {
                     let doublings =
                         if failure == Failure::Stale { attempts.min(3) } else { attempts.min(10) };
                     let pause = Duration::from_millis(100).saturating_mul(1 << doublings).min(MOST_BACKOFF);
-                    let gateway = match &operation {
-                        Operation::Apply { object, .. } => object.gateway.clone(),
-                        Operation::Delete { .. } | Operation::Patch { .. } => String::new(),
+                    let purpose = match &operation {
+                        Operation::Apply { object, .. } => object.purpose.clone(),
+                        Operation::Delete { .. } | Operation::Patch { .. } => Purpose::default(),
                     };
                     let problem = match failure {
-                        Failure::Conflict(why) | Failure::Failed(why) => Some((gateway, why)),
+                        Failure::Conflict(why) | Failure::Failed(why) => Some((purpose, why)),
                         Failure::Stale | Failure::Deposed => None,
                     };
                     self.setbacks.insert(id, Setback { attempts, again: Instant::now() + pause, problem });

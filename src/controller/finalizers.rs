@@ -1,8 +1,11 @@
 //! Finalizers: a route stays until all that was generated for it is gone; what the Go controller has marked is let go.
 
+use std::cell::LazyCell;
+use std::collections::HashSet;
+
 use serde_json::json;
 
-use super::object::{FINALIZER, Stored};
+use super::object::FINALIZER;
 use super::plan::Operation;
 use super::store::View;
 
@@ -13,13 +16,14 @@ const MARKED: [&str; 5] =
 /// What is to be marked, and what is let go. `clean`: nothing is left to be written or deleted.
 pub(super) fn plan(view: &View, clean: bool) -> Vec<Operation> {
     let mut operations = Vec::new();
+    let leaving = LazyCell::new(|| owners(view));
     for kind in MARKED {
         for (name, stored) in view.kind(kind) {
             let marked = stored.finalizers().any(|finalizer| finalizer == FINALIZER);
             let route = kind == "AIGatewayRoute";
             let finalizers: Vec<&str> = match (stored.deleting(), marked) {
                 (false, false) if route => stored.finalizers().chain([FINALIZER]).collect(),
-                (true, true) if !route || (clean && !leaves_anything(stored, view)) => {
+                (true, true) if !route || (clean && !leaving.contains(stored.uid())) => {
                     stored.finalizers().filter(|finalizer| *finalizer != FINALIZER).collect()
                 }
                 _ => continue,
@@ -36,8 +40,10 @@ pub(super) fn plan(view: &View, clean: bool) -> Vec<Operation> {
     operations
 }
 
-fn leaves_anything(route: &Stored, view: &View) -> bool {
-    view.iter().any(|(_, _, stored)| stored.generated() && stored.owners().any(|(_, uid)| uid == route.uid()))
+/// Whose objects are still there, by uid.
+fn owners(view: &View) -> HashSet<&str> {
+    let generated = view.iter().filter(|(_, _, stored)| stored.generated());
+    generated.flat_map(|(_, _, stored)| stored.owners().map(|(_, uid)| uid)).collect()
 }
 
 #[cfg(test)]

@@ -24,18 +24,27 @@ pub(super) struct Prepared {
     pub(super) body: Value,
     /// Tells it from what was wanted before.
     pub(super) edition: String,
-    /// The Gateway it is for: the value of the label.
+    pub(super) purpose: Purpose,
+}
+
+/// What an object is generated for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Purpose {
+    /// The Gateway: the value of the label.
     pub(super) gateway: String,
+    /// The AIGatewayRoute, by its uid; nothing if it is for all routes of the Gateway.
+    pub(super) route: Option<String>,
 }
 
 impl Prepared {
     pub(super) fn new(object: Object) -> Self {
         let Object { api_version, kind, namespace, name, body } = object;
-        let gateway =
-            body.pointer("/metadata/labels").and_then(|labels| labels.get(GATEWAY)).and_then(Value::as_str);
-        let gateway = gateway.unwrap_or_default().to_owned();
+        let metadata = &body["metadata"];
+        let gateway = metadata["labels"][GATEWAY].as_str().unwrap_or_default().to_owned();
+        let route = metadata["ownerReferences"][0]["uid"].as_str().map(str::to_owned);
         let (body, edition) = with_edition(body);
-        Self { id: (kind, (namespace, name)), api_version, body, edition, gateway }
+        let purpose = Purpose { gateway, route };
+        Self { id: (kind, (namespace, name)), api_version, body, edition, purpose }
     }
 }
 
@@ -63,8 +72,7 @@ impl Operation {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Conflict {
     pub(super) id: Id,
-    /// The Gateway it is for: the value of the label.
-    pub(super) gateway: String,
+    pub(super) purpose: Purpose,
 }
 
 /// What is to be done.
@@ -108,10 +116,10 @@ pub(super) fn plan<'a>(
     let mut plan = Plan::default();
     let mut names = BTreeSet::new();
     for object in wanted {
-        let Prepared { id, body, edition, gateway, .. } = &**object;
+        let Prepared { id, body, edition, purpose, .. } = &**object;
         let stored = view.get(&id.0, &id.1);
         if stored.is_some_and(|stored| !may_write(stored, &id.0, view)) {
-            plan.conflicts.push(Conflict { id: id.clone(), gateway: gateway.clone() });
+            plan.conflicts.push(Conflict { id: id.clone(), purpose: purpose.clone() });
         } else {
             let labels = |value: &Value| value.pointer("/metadata/labels").cloned().unwrap_or_default();
             let done = stored.is_some_and(|stored| {

@@ -1,13 +1,13 @@
 //! What is said in the status of users' objects: what `compile` found, and whether it is in force. No I/O.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
 use super::compilation::Compilation;
 use super::conditions::{Wanted, merge};
-use super::object::{Stored, condition};
-use super::plan::{Conflict, Id, Operation};
+use super::object::{GATEWAY, Name, Seen, Stored, condition};
+use super::plan::{Conflict, Id, Operation, Purpose};
 use super::rollout::Stage;
 use super::store::View;
 use crate::compile::kubernetes::ObjectStatus;
@@ -40,12 +40,12 @@ pub(super) struct Situation<'a> {
     pub(super) view: &'a View,
     pub(super) gateways: &'a BTreeMap<String, Progress>,
     pub(super) conflicts: &'a [Conflict],
-    /// What could not be written, for which Gateway (its label), and why.
-    pub(super) failures: &'a BTreeMap<Id, (String, String)>,
+    /// What could not be written, what it is for, and why.
+    pub(super) failures: &'a BTreeMap<Id, (Purpose, String)>,
     /// Whether this controller leads since a moment ago only, so that processors may be on their way to it.
     pub(super) fresh: bool,
-    /// What is yet to be written, and for which Gateway (its label).
-    pub(super) pending: &'a BTreeMap<Id, String>,
+    /// What is yet to be written, and what it is for.
+    pub(super) pending: &'a BTreeMap<Id, Purpose>,
 }
 
 /// Something a user has to know about an object of theirs, for an event.
@@ -68,6 +68,7 @@ pub(super) struct Update {
 /// The statuses that say something else than they should.
 pub(super) fn updates(compilation: &Compilation, situation: &Situation<'_>, now: &str) -> Vec<Update> {
     let mut updates = Vec::new();
+    let index = Index::new(situation);
     for status in &compilation.statuses {
         let id = (status.kind.to_owned(), (status.namespace.clone(), status.name.clone()));
         let Some(stored) = situation.view.get(&id.0, &id.1) else { continue };
@@ -79,9 +80,9 @@ pub(super) fn updates(compilation: &Compilation, situation: &Situation<'_>, now:
         let mut wanted: Vec<Wanted> = status.conditions.iter().map(of_compile).collect();
         let accepted = !wanted.iter().any(|wanted| wanted.kind == "NotAccepted");
         if accepted {
-            let programmed = programmed(status, stored, situation);
             let before = condition(stored.conditions(), "Programmed")
                 .filter(|seen| seen.generation == stored.generation());
+            let programmed = programmed(status, stored, before, (situation, &index));
             wanted.extend(match (programmed, before) {
                 // What was said by the one that led before is believed until there was time to find out.
                 (Some(now), Some(before)) if situation.fresh && passing(&now.reason) => Some(Wanted {
@@ -151,7 +152,12 @@ fn update(id: Id, stored: &Stored, all: &[Wanted], now: &str) -> Option<Update> 
 }
 
 /// Whether what an object asks for is in force, as far as it takes Gateways.
-fn programmed(status: &ObjectStatus, stored: &Stored, situation: &Situation<'_>) -> Option<Wanted> {
+fn programmed(
+    status: &ObjectStatus,
+    stored: &Stored,
+    before: Option<Seen<'_>>,
+    (situation, index): (&Situation<'_>, &Index<'_>),
+) -> Option<Wanted> {
     let not = |reason: &str, message: String| {
         Some(Wanted { kind: "Programmed", holds: false, reason: reason.to_owned(), message })
     };
@@ -159,48 +165,34 @@ fn programmed(status: &ObjectStatus, stored: &Stored, situation: &Situation<'_>)
         let message = "no Gateway serves it".to_owned();
         return if status.kind == "AIGatewayRoute" { not("NoGateway", message) } else { None };
     }
-    let mut served = Vec::new();
     for id in &status.gateways {
         let Some(progress) = situation.gateways.get(id) else {
             return not("Pending", format!("the configuration of Gateway {id} is not published yet"));
         };
-        if let Some((reason, problem)) = problem(id, progress, status, stored, situation) {
+        if let Some((reason, problem)) = problem(id, progress, stored, before, index) {
             return not(reason, problem);
         }
-        let Progress { replicas: Replicas { current, behind, .. }, generation, .. } = progress;
-        served.push(format!(
-            "Gateway {id}: {current} of {} processors run generation {generation}",
-            current + behind
-        ));
     }
-    Some(Wanted {
-        kind: "Programmed",
-        holds: true,
-        reason: "Programmed".to_owned(),
-        message: served.join("; "),
-    })
+    // Nothing that changes with other objects, or the status of every route would be written with each of them.
+    let message = format!("in force on {}", status.gateways.join(", "));
+    Some(Wanted { kind: "Programmed", holds: true, reason: "Programmed".to_owned(), message })
 }
 
 fn problem(
     id: &str,
     progress: &Progress,
-    status: &ObjectStatus,
     stored: &Stored,
-    situation: &Situation<'_>,
+    before: Option<Seen<'_>>,
+    index: &Index<'_>,
 ) -> Option<(&'static str, String)> {
-    let Situation { view, conflicts, failures, pending, .. } = situation;
     let Progress { label, replicas, .. } = progress;
-    if let Some(Conflict { id: (kind, (namespace, name)), .. }) =
-        conflicts.iter().find(|conflict| conflict.gateway == *label)
-    {
+    if let Some((kind, (namespace, name))) = concerning(&index.conflicts, label, stored) {
         let message = format!(
             "{kind} {namespace}/{name} is not ours and has the name that one of ours needs: rename or delete it"
         );
         return Some(("Conflict", message));
     }
-    if let Some(((kind, (namespace, name)), (_, why))) =
-        failures.iter().find(|(_, failure)| failure.0 == *label)
-    {
+    if let Some(((kind, (namespace, name)), why)) = concerning(&index.failures, label, stored) {
         return Some(("WriteFailed", format!("{kind} {namespace}/{name} cannot be written: {why}")));
     }
     if let Some(refusal) = replicas.refused.first() {
@@ -209,44 +201,91 @@ fn problem(
     if replicas.current + replicas.behind == 0 {
         return Some(("NoProcessors", format!("Gateway {id}: no processor is connected to this controller")));
     }
-    if status.kind == "AIGatewayRoute"
-        && let Some(problem) = of_envoy_gateway(label, stored, view)
-    {
+    if let Some(problem) = of_envoy_gateway(label, stored, index) {
         return Some(problem);
+    }
+    // What is in force stays so while something else is on its way: that is no news of this one.
+    if before.is_some_and(|before| before.holds) {
+        return None;
     }
     if progress.stage != Stage::Settled && replicas.current == 0 {
         let message = format!("Gateway {id}: no processor runs generation {} yet", progress.generation);
         return Some(("Pending", message));
     }
-    let waiting = pending.iter().find(|(id, pending)| *pending == label && view.get(&id.0, &id.1).is_none());
-    waiting.map(|((kind, (namespace, name)), _)| {
+    concerning(&index.waiting, label, stored).map(|(kind, (namespace, name))| {
         ("Pending", format!("{kind} {namespace}/{name} is yet to be written"))
     })
 }
 
-/// What Envoy Gateway says of the objects that were generated for a route.
-fn of_envoy_gateway(label: &str, route: &Stored, view: &View) -> Option<(&'static str, String)> {
-    let generated = |kind| {
-        view.kind(kind)
-            .filter(|(_, stored)| stored.generated() && stored.label(super::object::GATEWAY) == Some(label))
-    };
-    let mut routes = 0;
-    for ((namespace, name), found) in generated("HTTPRoute") {
-        if !found.owners().any(|(_, uid)| uid == route.uid()) {
-            continue;
+/// By Gateway (its label) and AIGatewayRoute (its uid), or without one for all routes of the Gateway.
+type ByPurpose<'a, T> = HashMap<(&'a str, Option<&'a str>), T>;
+
+/// What is known, by what it is known of, so that no route need look at what concerns the others.
+struct Index<'a> {
+    conflicts: ByPurpose<'a, &'a Id>,
+    failures: ByPurpose<'a, (&'a Id, &'a str)>,
+    waiting: ByPurpose<'a, &'a Id>,
+    /// HTTPRoutes by Gateway (its label) and owner (its uid).
+    routes: HashMap<(&'a str, &'a str), Vec<(&'a Name, &'a Stored)>>,
+    /// EnvoyExtensionPolicies by Gateway (its label) and namespace.
+    policies: HashMap<(&'a str, &'a str), Vec<(&'a Name, &'a Stored)>>,
+}
+
+impl<'a> Index<'a> {
+    fn new(situation: &Situation<'a>) -> Self {
+        let Situation { view, conflicts, failures, pending, .. } = *situation;
+        let waiting = pending.iter().filter(|(id, _)| view.get(&id.0, &id.1).is_none());
+        let generated = |kind| {
+            let all = view.kind(kind).filter(|(_, stored)| stored.generated());
+            all.filter_map(|(name, stored)| Some((stored.label(GATEWAY)?, name, &**stored)))
+        };
+        let (mut routes, mut policies) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
+        for (label, name, stored) in generated("HTTPRoute") {
+            for (_, owner) in stored.owners() {
+                routes.entry((label, owner)).or_default().push((name, stored));
+            }
         }
-        routes += 1;
+        for (label, name, stored) in generated("EnvoyExtensionPolicy") {
+            policies.entry((label, name.0.as_str())).or_default().push((name, stored));
+        }
+        Self {
+            conflicts: by_purpose(conflicts.iter().map(|conflict| (&conflict.purpose, &conflict.id))),
+            failures: by_purpose(failures.iter().map(|(id, (purpose, why))| (purpose, (id, why.as_str())))),
+            waiting: by_purpose(waiting.map(|(id, purpose)| (purpose, id))),
+            routes,
+            policies,
+        }
+    }
+}
+
+/// The first of each.
+fn by_purpose<'a, T>(all: impl Iterator<Item = (&'a Purpose, T)>) -> ByPurpose<'a, T> {
+    let mut found = ByPurpose::new();
+    for (Purpose { gateway, route }, known) in all {
+        found.entry((gateway.as_str(), route.as_deref())).or_insert(known);
+    }
+    found
+}
+
+/// What concerns all routes of a Gateway, or this one.
+fn concerning<'a, T: Copy>(known: &ByPurpose<'a, T>, label: &str, route: &Stored) -> Option<T> {
+    known.get(&(label, None)).or_else(|| known.get(&(label, Some(route.uid())))).copied()
+}
+
+/// What Envoy Gateway says of the objects that were generated for a route.
+fn of_envoy_gateway(label: &str, route: &Stored, index: &Index<'_>) -> Option<(&'static str, String)> {
+    let Some(routes) = index.routes.get(&(label, route.uid())) else {
+        return Some(("Pending", "its HTTPRoute is yet to be written".to_owned()));
+    };
+    for ((namespace, name), found) in routes {
         for kind in ["Accepted", "ResolvedRefs"] {
             if let Some(problem) = verdict("HTTPRoute", (namespace, name), found, kind) {
                 return Some(problem);
             }
         }
     }
-    if routes == 0 {
-        return Some(("Pending", "its HTTPRoute is yet to be written".to_owned()));
-    }
     let (home, _) = route.name();
-    let mut policies = generated("EnvoyExtensionPolicy").filter(|((namespace, _), _)| *namespace == home);
+    let mut policies = index.policies.get(&(label, home.as_str())).into_iter().flatten();
     policies.find_map(|((namespace, name), found)| {
         verdict("EnvoyExtensionPolicy", (namespace, name), found, "Accepted").map(|(reason, message)| {
             match reason {

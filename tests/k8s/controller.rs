@@ -1,5 +1,7 @@
 //! `aigw controller` at a real API server, without Envoy Gateway: who leads, what survives, what is said, what is left.
 
+mod scale;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -12,6 +14,11 @@ use crate::support::{isolated, until, until_some};
 
 const SYSTEM: &str = "envoy-ai-gateway-system";
 
+/// What is tested, or another build of it: a debug build says little of how long things take.
+fn binary() -> PathBuf {
+    std::env::var_os("AIGW_K8S_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_aigw").into(), PathBuf::from)
+}
+
 /// A controller, as a process of its own.
 struct Controller {
     child: Child,
@@ -23,11 +30,9 @@ impl Controller {
     fn start(api: &ApiServer, index: u16, more: &[&str]) -> Self {
         let log = api.folder().join(format!("controller-{index}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_aigw"));
-        command
-            .arg("--log-level")
-            .arg("debug,hyper=warn,h2=warn,tower=warn,kube_client=info")
-            .arg("controller");
+        let mut command = Command::new(binary());
+        let level = "debug,hyper=warn,h2=warn,tower=warn,kube_client=info";
+        command.args(["--log-level", level, "controller"]);
         command.arg("--kubeconfig").arg(api.kubeconfig());
         command.args([
             "--lease-duration=3s",

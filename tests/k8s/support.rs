@@ -9,6 +9,7 @@ mod isolation;
 pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod objects;
+pub(crate) mod programmer;
 pub(crate) mod provider;
 pub(crate) mod tools;
 

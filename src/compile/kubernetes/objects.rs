@@ -55,14 +55,14 @@ fn object(api_version: &str, kind: &str, metadata: Value, spec: Value) -> Object
     }
 }
 
-fn owner(route: &Located<AIGatewayRoute>, controller: bool) -> Option<Value> {
+fn owner(route: &Located<AIGatewayRoute>) -> Option<Value> {
     let uid = route.metadata.uid.as_ref()?;
     Some(json!({
         "apiVersion": "aigateway.envoyproxy.io/v1beta1",
         "kind": "AIGatewayRoute",
         "name": route.name(),
         "uid": uid,
-        "controller": controller,
+        "controller": true,
         "blockOwnerDeletion": true,
     }))
 }
@@ -114,15 +114,10 @@ pub(super) fn grant(site: &Site<'_>, namespace: &str, options: &KubernetesOption
     )
 }
 
-/// Sends the requests of the generated HTTPRoutes of a namespace through the processors.
-pub(super) fn extension(
-    site: &Site<'_>,
-    namespace: &str,
-    owners: &[&Located<AIGatewayRoute>],
-    options: &KubernetesOptions,
-) -> Object {
+/// Sends the requests of the generated HTTPRoutes of a namespace through the processors. It names none of the routes as its owner: it
+/// would change with each of them, and with some thousands be larger than the API server takes.
+pub(super) fn extension(site: &Site<'_>, namespace: &str, options: &KubernetesOptions) -> Object {
     let metadata = json!({ "name": site.service, "namespace": namespace, "labels": labels(&site.service) });
-    let owners = owners.iter().filter_map(|route| owner(route, false)).collect();
     let mut processor = json!({
         "backendRefs": [{
             "group": "",
@@ -150,7 +145,7 @@ pub(super) fn extension(
     object(
         &format!("{ENVOY_GATEWAY}/v1alpha1"),
         "EnvoyExtensionPolicy",
-        owned(metadata, owners),
+        metadata,
         json!({ "targetSelectors": [selector], "extProc": [processor] }),
     )
 }
@@ -197,7 +192,7 @@ pub(super) fn backend_traffic(
     Some(object(
         &format!("{ENVOY_GATEWAY}/v1alpha1"),
         "BackendTrafficPolicy",
-        owned(metadata, owner(route, true).into_iter().collect()),
+        owned(metadata, owner(route).into_iter().collect()),
         json!({ "targetRefs": targets, "circuitBreaker": circuit_breaker() }),
     ))
 }
@@ -222,7 +217,7 @@ impl Filters {
     pub(super) fn objects(&self, route: &Located<AIGatewayRoute>, service: &str) -> Vec<Object> {
         let filter = |name: &str, spec: Value| {
             let metadata = json!({ "name": name, "namespace": route.namespace(), "labels": labels(service) });
-            let metadata = owned(metadata, owner(route, true).into_iter().collect());
+            let metadata = owned(metadata, owner(route).into_iter().collect());
             object(&format!("{ENVOY_GATEWAY}/v1alpha1"), "HTTPRouteFilter", metadata, spec)
         };
         let answer = |status: u16, content_type: &str, text: &str| {
@@ -348,7 +343,7 @@ pub(super) fn http_route(
     object(
         &format!("{GATEWAY_API}/v1"),
         "HTTPRoute",
-        owned(metadata, owner(route, true).into_iter().collect()),
+        owned(metadata, owner(route).into_iter().collect()),
         spec,
     )
 }

@@ -1,11 +1,11 @@
 //! Puts the objects together: which HTTPRoutes a route has on which Gateway, and what else a Gateway needs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
 use crate::compile::routes::AttachedRoute;
-use crate::resources::{Located, Snapshot};
+use crate::resources::Snapshot;
 
 use super::applied::{Applied, Before};
 use super::objects::{self, Filters};
@@ -37,10 +37,7 @@ impl<'a> Layout<'a> {
                 sites.iter().find(|site| objects::is_parent(parent, route, site)).map(|site| &site.service)
             });
             let named: Vec<&String> = named.collect();
-            let before = previous
-                .iter()
-                .find(|before| before.namespace == route.namespace() && before.name == route.name());
-            let holder = match before {
+            let holder = match previous.get(route.namespace(), route.name()) {
                 // Nobody else has it until it is gone: its requests are still under way.
                 Some(before) => named.iter().find(|service| ***service == before.service),
                 None => named.first(),
@@ -80,9 +77,7 @@ impl<'a> Layout<'a> {
     }
 
     fn before(&self, namespace: &str, name: &str, site: &Site<'_>) -> Option<&'a Before> {
-        self.previous.iter().find(|before| {
-            before.namespace == namespace && before.name == name && before.service == site.service
-        })
+        self.previous.get(namespace, name).filter(|before| before.service == site.service)
     }
 }
 
@@ -124,7 +119,7 @@ impl<'a> Writer<'a> {
             }
         }
         // As many names as there may be HTTPRoutes: those of before and the new rules, none of which is left out.
-        let most = wanted.len() / 8 + 2 + layout.previous.iter().filter(|it| it.route == name).count();
+        let most = wanted.len() / 8 + 2 + layout.previous.count(namespace, name);
         let further = (1..most).map(|index| layout.further(site, namespace, name, index));
         let names: Vec<String> = std::iter::once(subject.http_route.clone()).chain(further).collect();
         let before: Vec<Option<&Before>> =
@@ -170,15 +165,12 @@ impl<'a> Writer<'a> {
     /// Writes what a Gateway needs besides its HTTPRoutes.
     pub(super) fn site(&mut self, site: &Site<'_>, attached: &[AttachedRoute<'_>]) {
         self.both(objects::service(site, self.options));
-        let mut by_namespace: BTreeMap<&str, Vec<&Located<_>>> = BTreeMap::new();
-        for route in attached {
-            by_namespace.entry(route.resource.namespace()).or_default().push(route.resource);
-        }
-        for (namespace, owners) in by_namespace {
+        let namespaces: BTreeSet<&str> = attached.iter().map(|route| route.resource.namespace()).collect();
+        for namespace in namespaces {
             if namespace != self.options.system_namespace {
                 self.both(objects::grant(site, namespace, self.options));
             }
-            self.both(objects::extension(site, namespace, &owners, self.options));
+            self.both(objects::extension(site, namespace, self.options));
         }
         let policies = self.snapshot.client_traffic_policies.iter();
         let users = policies.filter(|policy| !neighbours::is_ours(policy));
@@ -195,14 +187,11 @@ impl<'a> Writer<'a> {
                 (place(a), &a.namespace, &a.name).cmp(&(place(b), &b.namespace, &b.name))
             });
         }
-        let stays = |before: &Before| {
-            self.after.iter().any(|object| {
-                object.kind == "HTTPRoute"
-                    && object.namespace == before.namespace
-                    && object.name == before.name
-            })
-        };
-        let differs = self.after != self.between || !previous.iter().all(stays);
+        let routes = self.after.iter().filter(|object| object.kind == "HTTPRoute");
+        let routes: HashSet<(&str, &str)> =
+            routes.map(|object| (object.namespace.as_str(), object.name.as_str())).collect();
+        let stays = previous.names().all(|name| routes.contains(&name));
+        let differs = !stays || self.after != self.between;
         (self.after, differs.then_some(self.between))
     }
 }

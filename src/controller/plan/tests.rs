@@ -105,7 +105,7 @@ fn a_users_object_of_the_same_name_is_a_conflict() {
     let plan = run(&[wanted("HTTPRoute", "a", json!({}))], &View::of([theirs]));
     assert!(plan.operations.is_empty());
     assert_eq!(plan.conflicts.len(), 1);
-    assert_eq!(plan.conflicts[0].gateway, "g");
+    assert_eq!(plan.conflicts[0].purpose.gateway, "g");
 }
 
 #[test]

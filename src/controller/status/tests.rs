@@ -59,11 +59,16 @@ fn compilation(generation: i64) -> Compilation {
     }
 }
 
+fn of_gateway() -> Purpose {
+    Purpose { gateway: GATEWAY.to_owned(), route: None }
+}
+
 struct Case {
+    stage: Stage,
     objects: Vec<Value>,
     replicas: Replicas,
     conflicts: Vec<Conflict>,
-    failures: BTreeMap<Id, (String, String)>,
+    failures: BTreeMap<Id, (Purpose, String)>,
     fresh: bool,
 }
 
@@ -75,6 +80,7 @@ impl Default for Case {
             conflicts: Vec::new(),
             failures: BTreeMap::new(),
             fresh: false,
+            stage: Stage::Settled,
         }
     }
 }
@@ -83,7 +89,7 @@ impl Case {
     fn updates(&self) -> Vec<Update> {
         let progress = Progress {
             label: GATEWAY.to_owned(),
-            stage: Stage::Settled,
+            stage: self.stage,
             generation: 7,
             replicas: self.replicas.clone(),
         };
@@ -117,11 +123,37 @@ impl Case {
 }
 
 #[test]
-fn what_is_in_force_says_how_many_processors_run_it() {
+fn what_is_in_force_says_where() {
     let (reason, message, notices) = Case::default().programmed();
     assert_eq!(reason, "Programmed");
-    assert_eq!(message, "Gateway n/gw: 2 of 3 processors run generation 7");
+    assert_eq!(message, "in force on n/gw");
     assert!(notices.is_empty());
+}
+
+/// With thousands of routes, each edit would be thousands of writes.
+#[test]
+fn what_is_in_force_is_not_written_again_because_of_others() {
+    let mut case = Case::default();
+    let pending = Case { objects: case.objects.clone(), stage: Stage::Changing, ..nobody_current() };
+    assert_eq!(pending.programmed().0, "Pending");
+    let updates = case.updates();
+    let Operation::Patch { body, .. } = &updates[0].operation else { panic!() };
+    case.objects[0] = route(body["status"]["conditions"].clone());
+    for stage in [Stage::Changing, Stage::Settled] {
+        let case = Case { objects: case.objects.clone(), stage, ..nobody_current() };
+        assert!(case.updates().is_empty(), "{stage:?}");
+    }
+    let id = ("HTTPRoute".to_owned(), ("n".to_owned(), "x".to_owned()));
+    let another = Purpose { gateway: GATEWAY.to_owned(), route: Some("another".to_owned()) };
+    case.conflicts = vec![Conflict { id: id.clone(), purpose: another.clone() }];
+    case.failures = BTreeMap::from([(id, (another, "no".to_owned()))]);
+    assert!(case.updates().is_empty());
+    case.conflicts[0].purpose.route = Some("u".to_owned());
+    assert_eq!(case.programmed().0, "Conflict");
+}
+
+fn nobody_current() -> Case {
+    Case { replicas: Replicas { current: 0, behind: 3, refused: Vec::new() }, ..Case::default() }
 }
 
 #[test]
@@ -154,11 +186,11 @@ fn what_keeps_it_from_being_in_force_is_named() {
         }),
         ("Conflict", "HTTPRoute n/x is not ours", |case| {
             let id = ("HTTPRoute".to_owned(), ("n".to_owned(), "x".to_owned()));
-            case.conflicts = vec![Conflict { id, gateway: GATEWAY.to_owned() }];
+            case.conflicts = vec![Conflict { id, purpose: of_gateway() }];
         }),
         ("WriteFailed", "HTTPRoute n/r cannot be written: no", |case| {
             let id = ("HTTPRoute".to_owned(), ("n".to_owned(), "r".to_owned()));
-            case.failures = BTreeMap::from([(id, (GATEWAY.to_owned(), "no".to_owned()))]);
+            case.failures = BTreeMap::from([(id, (of_gateway(), "no".to_owned()))]);
         }),
     ];
     for (reason, message, change) in cases {

@@ -16,7 +16,8 @@ use super::tools::Tools;
 /// Set inside.
 const INSIDE: &str = "AIGW_K8S_INSIDE";
 
-/// How long a test may take, in seconds, before everything of it is killed. Not a measure of anything.
+/// How long a test may take, in seconds, before everything of it is killed, unless `AIGW_K8S_LIMIT` says otherwise. Not a measure of
+/// anything.
 const LIMIT: &str = "900";
 
 /// Runs the body of a test, inside, on a fresh cluster. The closure has to be written in the test's own function.
@@ -60,9 +61,10 @@ fn outside(name: &str, tools: &Tools, envoy: Option<&Path>) {
     }
     let mut inside = Command::new("timeout");
     // A process group of its own would keep Ctrl-C from it.
-    inside.args(["--foreground", "--signal", "KILL", LIMIT, "setpriv", "--pdeathsig", "KILL"]);
+    let limit = std::env::var("AIGW_K8S_LIMIT").unwrap_or_else(|_| LIMIT.to_owned());
+    inside.args(["--foreground", "--signal", "KILL", &limit, "setpriv", "--pdeathsig", "KILL"]);
     inside.args(NAMESPACES).arg(std::env::current_exe().expect("this executable"));
-    inside.args([name, "--exact", "--nocapture", "--test-threads", "1"]);
+    inside.args([name, "--exact", "--nocapture", "--include-ignored", "--test-threads", "1"]);
     inside.env(INSIDE, "1").env("AIGW_K8S_TOOLS", tools.path("")).stdin(Stdio::null());
     if let Some(envoy) = envoy {
         inside.env("AIGW_ENVOY", envoy);
