@@ -6,6 +6,8 @@ use std::hint::black_box;
 use ai_gateway::codec::json::{MemberScanner, members, set_member};
 use ai_gateway::codec::sse::Splitter;
 use ai_gateway::cost::{Cost, CostFacts, CostKind};
+use ai_gateway::endpoint::Endpoint;
+use ai_gateway::quota::estimate::{Measure, prompt};
 use ai_gateway::routing::{Condition, Entry, INDEX_HEADER, Matcher};
 use ai_gateway::usage::TokenUsage;
 use bytes::Bytes;
@@ -137,5 +139,23 @@ fn cost(c: &mut Criterion) {
     c.bench_function("usage/openai", |b| b.iter(|| TokenUsage::from_openai(usage)));
 }
 
-criterion_group!(benches, sse, json, routing, cost);
+/// A prompt of ordinary text, and one of letters without sense.
+fn estimate(c: &mut Criterion) {
+    let mut group = c.benchmark_group("prompt estimate");
+    let texts =
+        [("prose", include_str!("../ARCHITECTURE.md").to_owned()), ("gibberish", "qzjxKv".repeat(4096))];
+    for (name, text) in texts {
+        let body = serde_json::json!({"model": "gpt-4o", "messages": [{"role": "user", "content": text}]})
+            .to_string();
+        group.throughput(Throughput::Bytes(body.len() as u64));
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                prompt(Endpoint::ChatCompletions, "gpt-4o", black_box(body.as_bytes()), Measure::Characters)
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, sse, json, routing, cost, estimate);
 criterion_main!(benches);

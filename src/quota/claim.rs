@@ -30,7 +30,8 @@ pub struct BucketKey {
     /// The limit's, the same for all its buckets: ASCII letters, digits, `.`, `/`, `-`, `_`, `:`.
     #[serde(with = "text")]
     pub limit: Arc<str>,
-    /// 32 hexadecimal digits of a digest over the subject, or empty where the limit has one bucket only.
+    /// 32 hexadecimal digits of a digest over the subject, or empty where the limit has one bucket only. Before them, with a dot between, may
+    /// stand as many of whose subjects [`Claim::most_subjects`] counts.
     #[serde(with = "text")]
     pub subject: Arc<str>,
 }
@@ -145,7 +146,8 @@ pub struct Claim {
     pub on_expiry: OnExpiry,
     /// Index into [`Ask::groups`].
     pub group: usize,
-    /// How many buckets the limit may have in a window, where clients choose the subject: what comes after shares one more.
+    /// How many buckets the limit may have in a window, where clients choose the subject: what comes after shares one more. Each that
+    /// chooses, as the subject says, has as many and one more.
     pub most_subjects: Option<u32>,
 }
 

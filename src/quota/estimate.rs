@@ -1,12 +1,18 @@
 //! How many tokens a prompt can be at most, before a provider has counted them.
 //!
-//! A text is measured by the kinds of its characters, which was calibrated against real tokenizers, or by such a tokenizer itself. Images,
-//! sound and files count by their size, or as the largest a provider makes of one. What a provider adds by itself (results of
-//! its own tools, a conversation that it has kept) nobody can know: it counts with an allowance, and the estimate says so.
+//! A text is bounded by what is known of public vocabularies, or measured by a tokenizer itself. Images, sound and files count by their
+//! size, or as the largest a provider makes of one. What a provider adds by itself (results of its own tools, a conversation that it
+//! has kept) nobody can know: it counts with an allowance, and the estimate says so.
+//!
+//! What holds: of a text, OpenAI's public tokenizers make no more tokens than are estimated for their models, gibberish, rare characters and
+//! binary included (`text/tests.rs` looks for texts of which they do). For models whose tokenizer is not public it is held against those
+//! that are, with a margin. Never is it more than a token a byte, which is the most that any tokenizer makes of a text that does not
+//! rewrite it first. Not bounded are documents that hold more than their length tells (a PDF is compressed).
 
 mod family;
 mod media;
 mod text;
+mod vocabulary;
 mod walk;
 
 #[cfg(test)]
@@ -26,7 +32,7 @@ use crate::endpoint::Endpoint;
 /// How texts are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Measure {
-    /// By the kinds of their characters: quick, and more than a tokenizer counts of anything but gibberish.
+    /// By words, letters and characters that are known to be tokens: quick, and never less than a tokenizer counts.
     #[default]
     Characters,
     /// By the model's own tokenizer where it is public (OpenAI's), by the nearest one with a margin where not. Texts that are together longer

@@ -94,7 +94,7 @@ pub struct Limit {
     pub shadow: bool,
     /// It is one of those of which any one is enough; their name.
     pub any_of: Option<Arc<str>>,
-    /// How many buckets it may have in a window.
+    /// How many buckets it may have in a window; where clients choose them, those of one organisation.
     pub most_subjects: Option<u32>,
     /// What it shares with others.
     pub terms: Arc<Terms>,
@@ -173,8 +173,12 @@ impl Limit {
             backend: facts.backend.unwrap_or_default(),
             route: facts.route.unwrap_or_default(),
         };
+        let subject = match self.most_subjects {
+            Some(_) => scope::owned_subject(&self.per, facts),
+            None => scope::subject(&self.per, facts),
+        };
         Claim {
-            bucket: BucketKey { limit: Arc::clone(&self.id), subject: scope::subject(&self.per, facts) },
+            bucket: BucketKey { limit: Arc::clone(&self.id), subject },
             amount: self.amount.min(super::MAX_AMOUNT),
             window: self.window.at(now),
             bound: self.metric.bound(most, asked),

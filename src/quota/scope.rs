@@ -359,6 +359,12 @@ impl Subject {
         self.0.update(&value);
     }
 
+    /// 32 hexadecimal digits.
+    fn name(self) -> String {
+        let digest = self.0.finish();
+        digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+    }
+
     fn count(&mut self, kind: u8, count: usize) {
         self.0.update(&[kind, 2]);
         self.0.update(&(count as u64).to_be_bytes());
@@ -372,8 +378,20 @@ pub(super) fn subject(dimensions: &[Dimension], facts: &Facts<'_>) -> Arc<str> {
     }
     let mut subject = Subject(digest::Context::new(&digest::SHA256));
     dimensions.iter().for_each(|dimension| dimension.write(facts, &mut subject));
-    let digest = subject.0.finish();
-    digest.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect::<String>().into()
+    subject.name().into()
+}
+
+/// Of a limit whose buckets clients choose among: the subject, and before it, with a dot between, who it is that may choose only so
+/// many. That is the organisation, with all that its clients do not choose. So nobody's values take the place of another's.
+pub(super) fn owned_subject(dimensions: &[Dimension], facts: &Facts<'_>) -> Arc<str> {
+    if !dimensions.iter().any(Dimension::is_the_clients_choice) {
+        return subject(dimensions, facts);
+    }
+    let mut owner = Subject(digest::Context::new(&digest::SHA256));
+    Dimension::Organisation.write(facts, &mut owner);
+    let proved = dimensions.iter().filter(|dimension| !dimension.is_the_clients_choice());
+    proved.for_each(|dimension| dimension.write(facts, &mut owner));
+    format!("{}.{}", owner.name(), subject(dimensions, facts)).into()
 }
 
 #[cfg(test)]

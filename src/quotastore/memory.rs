@@ -264,9 +264,12 @@ impl MemoryStore {
         now: u64,
     ) -> Result<MutexGuard<'_, Shard<ReservationId, Known>>, StoreError> {
         let mut known = lock(self.known_shard(id));
-        known.tidy(now, self.0.most, |known| match known {
+        // What was confirmed is remembered as long as there is room: nobody can ask for it again but by a defect.
+        let comfortable = self.0.most / 4 * 3;
+        let settled = if known.map.len() >= comfortable { now.saturating_add(CONFIRMED) } else { now };
+        known.tidy(now, comfortable, |known| match known {
             Known::Held { lease, .. } => lease.slot.saturating_mul(1000).saturating_add(REMEMBERED) > now,
-            Known::Settled(until) => *until > now,
+            Known::Settled(until) => *until > settled,
         });
         Ok(known)
     }
@@ -337,6 +340,14 @@ impl Locked<'_> {
     /// The bucket that a claim is paid into.
     fn choose(&mut self, place: &Place, now: u64) -> String {
         let Some(Shared { overflow, list, most }) = &place.shared else { return place.own.clone() };
+        // What clients choose takes half of the room at most, so that there is always some for what they do not.
+        let half = self.store.0.most / 2;
+        let fits = |shard: &mut Buckets| {
+            shard.buckets.map.len() < half || shard.buckets.map.contains_key(&place.own)
+        };
+        if !self.of(&place.own).is_some_and(fits) {
+            return overflow.clone();
+        }
         let Some(shard) = self.of(list) else { return overflow.clone() };
         let Some(subjects) = shard.lists.get_mut(list) else {
             return if *most > 0 { place.own.clone() } else { overflow.clone() };

@@ -255,6 +255,76 @@ async fn a_request_that_names_no_cap_is_let_in_and_given_one() {
     assert!((800..1_000).contains(&sent["max_tokens"].as_u64().unwrap()), "{sent}");
 }
 
+/// Who is told apart by a header, a key or anything else needs no object of its own: envoyproxy/ai-gateway#2223, Portkey-AI/gateway#1160
+/// and #1169, tensorzero/tensorzero#4441 and #4532.
+#[tokio::test]
+async fn one_limit_gives_each_of_many_clients_an_amount_of_its_own() {
+    let per_user = limit("user", 1_000, &json!([{"by": "Header", "name": "x-user"}]));
+    let rig = Rig::new(&json!({}), &json!([per_user]));
+    for number in 0..50 {
+        let user = format!("user-{number}");
+        let (_held, reply) = rig.ask(&user, chat(600, false)).await;
+        assert!(matches!(reply.response, Some(Reply::RequestBody(_))), "{user}: {reply:?}");
+        refusal(rig.ask(&user, chat(600, false)).await.1);
+    }
+}
+
+/// A prompt counts before a provider has counted it, and no odd letters make it look short: Kong/developer.konghq.com#3358.
+#[tokio::test]
+async fn a_prompt_that_is_longer_than_what_is_left_is_refused_before_it_is_sent() {
+    let rig = Rig::new(&json!({}), &shared(2_000));
+    for (unit, times, fits) in [
+        ("word ", 300, true),
+        ("word ", 2_000, false),
+        ("\u{9f98}\u{9750}", 400, false),
+        ("qzjx", 600, false),
+    ] {
+        let mut body = chat(16, false);
+        body["messages"][0]["content"] = json!(unit.repeat(times));
+        let (_envoy, reply) = rig.ask("u", body).await;
+        assert_eq!(matches!(reply.response, Some(Reply::RequestBody(_))), fits, "{unit}");
+    }
+}
+
+/// A limit is reached at its amount, and not a request earlier: maximhq/bifrost#5770. Nor later, however often what is left is looked at:
+/// Kuadrant/limitador#127 and #288.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_is_reached_at_its_amount_exactly() {
+    on_all(async |timed| {
+        timed.set(start());
+        for exchange in 0..10 {
+            let asked = ask(exchange, 90, 90, vec![claim("a", MINUTE)]);
+            assert_eq!(look(&timed.store, &asked.claims[0]).await, (exchange * 100, 0));
+            let answer = timed.store.reserve(&asked).await.unwrap().verdict;
+            assert!(matches!(answer, Verdict::Granted(_)), "{exchange}: {answer:?}");
+            assert_eq!(timed.store.settle(&settle(&asked, 100)).await.unwrap(), Settled::Done);
+        }
+        let least = vec![Claim { bound: Bound::fixed(1), ..claim("a", MINUTE) }];
+        let answer = timed.store.reserve(&ask(10, 0, 0, least)).await.unwrap().verdict;
+        assert!(matches!(answer, Verdict::Refused(_)), "{answer:?}");
+    })
+    .await;
+}
+
+/// Streams that last an hour keep what was reserved for them, and pay it once: praxis-proxy/ai#459.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_an_hour_keeps_what_is_reserved_for_it() {
+    on_all(async |timed| {
+        let from = start();
+        timed.set(from);
+        let asked = ask(1, 490, 490, vec![claim("a", MINUTE)]);
+        timed.store.reserve(&asked).await.unwrap();
+        for second in (5..=3_600).step_by(5) {
+            timed.set(from + second * 1000);
+            assert_eq!(timed.store.renew(&[(asked.id, 10_000)]).await.unwrap(), [true], "{second}");
+        }
+        assert_eq!(look(&timed.store, &asked.claims[0]).await, (0, 500));
+        assert_eq!(timed.store.settle(&settle(&asked, 321)).await.unwrap(), Settled::Done);
+        assert_eq!(look(&timed.store, &asked.claims[0]).await, (321, 0));
+    })
+    .await;
+}
+
 /// tensorzero/tensorzero#3678.
 #[tokio::test]
 async fn a_refusal_says_which_limit_it_was_what_is_left_and_what_was_asked_for() {
@@ -289,7 +359,8 @@ async fn what_was_used_is_recorded_beyond_the_limit_and_what_is_refused_is_not()
     .await;
 }
 
-/// An amount that is changed, or that differs from one request to the next, goes with any cost: envoyproxy/envoy#45611.
+/// An amount that is changed, or that differs from one request to the next, goes with any cost: envoyproxy/envoy#45611. Nor is what is
+/// held or spent meanwhile lost by it: maximhq/bifrost#2753.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_limit_whose_amount_is_changed_keeps_what_was_spent() {
     on_all(async |timed| {

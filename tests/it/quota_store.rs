@@ -200,6 +200,57 @@ async fn subjects_beyond_what_a_limit_may_have_share_a_bucket() {
     .await;
 }
 
+/// What one tenant's clients choose takes nothing from another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tenant_that_fills_its_subjects_leaves_another_tenant_all_of_its_own() {
+    on_all(async |timed| {
+        let (store, now) = (&timed.store, start());
+        timed.set(now);
+        let of = |owner: &str, subject: u64| Claim {
+            bucket: BucketKey { limit: "a".into(), subject: format!("{owner}.{subject:032x}").into() },
+            most_subjects: Some(3),
+            ..claim("a", MINUTE)
+        };
+        for subject in 0..20 {
+            let asked = ask(subject, 490, 490, vec![of("aa", subject)]);
+            store.reserve(&asked).await.unwrap();
+        }
+        // What was refused was paid nowhere: the rest shares one bucket, which is full.
+        assert_eq!(look(store, &of("aa", 99)).await, (0, 1000));
+        for subject in 0..3 {
+            let asked = ask(100 + subject, 490, 490, vec![of("bb", subject)]);
+            let answer = store.reserve(&asked).await.unwrap();
+            assert_eq!((first(&answer.verdict), answer.overflowed), ((0, 500), 0));
+        }
+        assert_eq!(look(store, &of("bb", 99)).await, (0, 0), "its rest is its own, too");
+        assert_eq!(look(store, &of("cc", 0)).await, (0, 0));
+    })
+    .await;
+}
+
+/// Clients' values make neither more keys nor longer ones, whatever they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_holds_no_more_buckets_than_a_limit_may_have() {
+    let Some(redis) = Redis::start().await else { return };
+    let timed = Timed::redis(&redis);
+    timed.set(start());
+    for subject in 0..500_u64 {
+        let bucket =
+            BucketKey { limit: "l:tt:1m".into(), subject: format!("{:032x}.{subject:032x}", 7).into() };
+        let claims = vec![Claim { bucket, most_subjects: Some(50), ..claim("a", MINUTE) }];
+        let asked = ask(subject, 0, 0, claims);
+        timed.store.reserve(&asked).await.unwrap();
+        timed.store.settle(&settle(&asked, 1)).await.unwrap();
+        timed.store.confirm(&[asked.id]).await.unwrap();
+    }
+    let keys = redis.command(&["KEYS", "{aigw}:q:*"]);
+    let count = |kind: &str| keys.lines().filter(|key| key.contains(kind)).count();
+    assert_eq!((count(":q:b:"), count(":q:n:")), (51, 1), "{keys}");
+    assert!(keys.lines().all(|key| key.trim().len() < 130), "{keys}");
+    let lasting = redis.command(&["EVAL", "local n = 0 for _, k in ipairs(redis.call('KEYS', '*')) do if redis.call('PTTL', k) < 0 then n = n + 1 end end return n", "0"]);
+    assert_eq!(lasting, "0", "every key ends by itself");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_numbers_are_exact_in_all_stores() {
     let Some(redis) = Redis::start().await else { return };

@@ -32,6 +32,19 @@ pub(super) struct Extras {
     pub(super) image: u64,
     /// An image that was asked to be looked at coarsely.
     pub(super) coarse_image: u64,
+    /// An image that was asked to be looked at as it is, or in a way that is not known here.
+    pub(super) fine_image: u64,
+}
+
+impl Extras {
+    /// An image, by the detail that was asked for.
+    pub(super) fn image_seen(&self, detail: Option<&str>) -> u64 {
+        match detail {
+            Some("low") => self.coarse_image,
+            None | Some("auto" | "high") => self.image,
+            Some(_) => self.fine_image,
+        }
+    }
 }
 
 impl Family {
@@ -85,13 +98,27 @@ impl Family {
                 tool: 12,
                 image: if model_is_large_on_images { 48_200 } else { 4_096 },
                 coarse_image: if model_is_large_on_images { 2_900 } else { 300 },
+                // 10,000 patches, which the smallest models multiply.
+                fine_image: if model_is_large_on_images { 48_200 } else { 25_000 },
             },
-            Self::Anthropic => {
-                Extras { request: 48, part: 12, tools: 700, tool: 24, image: 5_000, coarse_image: 5_000 }
-            }
-            Self::Other => {
-                Extras { request: 128, part: 8, tools: 600, tool: 24, image: 5_000, coarse_image: 5_000 }
-            }
+            Self::Anthropic => Extras {
+                request: 48,
+                part: 12,
+                tools: 700,
+                tool: 24,
+                image: 5_000,
+                coarse_image: 5_000,
+                fine_image: 5_000,
+            },
+            Self::Other => Extras {
+                request: 128,
+                part: 8,
+                tools: 600,
+                tool: 24,
+                image: 5_000,
+                coarse_image: 5_000,
+                fine_image: 5_000,
+            },
         }
     }
 

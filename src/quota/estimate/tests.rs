@@ -1,70 +1,10 @@
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::family::Family;
-use super::text::{Costs, sixteenths};
 use super::*;
-
-/// Ordinary texts of many kinds.
-fn texts() -> Vec<(&'static str, String)> {
-    let own = |name, text: &str| (name, text.to_owned());
-    let repeated = |name, text: &str| (name, text.repeat(4));
-    vec![
-        own("prose", include_str!("../../../ARCHITECTURE.md")),
-        own("code", include_str!("walk.rs")),
-        own("toml", include_str!("../../../Cargo.toml")),
-        own("legalese", include_str!("../../../LICENSE")),
-        repeated(
-            "German",
-            "Das Gateway begrenzt, was ein Mandant im Abrechnungszeitraum verbrauchen darf; Überschreitungen weist es zurück. ",
-        ),
-        repeated(
-            "Chinese",
-            "配额限制每个租户在一段时间内可以使用的令牌数量。额度不足时，客户端会收到一个说明原因的错误。",
-        ),
-        repeated(
-            "Japanese",
-            "ゲートウェイは、テナントごとに使用できるトークンの数を制限します。残りが足りなければ拒否します。",
-        ),
-        repeated(
-            "Korean",
-            "게이트웨이는 테넌트마다 사용할 수 있는 토큰의 수를 제한합니다. 남은 것이 부족하면 거부합니다. ",
-        ),
-        repeated(
-            "Russian",
-            "Шлюз ограничивает количество токенов, которые может израсходовать каждый арендатор. ",
-        ),
-        repeated("Arabic", "تحد البوابة من عدد الرموز التي يمكن لكل مستأجر استخدامها في فترة زمنية معينة. "),
-        repeated(
-            "Greek",
-            "Η πύλη περιορίζει τον αριθμό των διακριτικών που μπορεί να χρησιμοποιήσει κάθε ενοικιαστής. ",
-        ),
-        repeated("Hebrew", "השער מגביל את מספר האסימונים שכל דייר יכול להשתמש בהם בפרק זמן נתון. "),
-        repeated("Hindi", "गेटवे प्रत्येक किरायेदार द्वारा उपयोग किए जा सकने वाले टोकन की संख्या को सीमित करता है। "),
-        repeated("Thai", "เกตเวย์จำกัดจำนวนโทเคนที่ผู้เช่าแต่ละรายสามารถใช้ได้ในช่วงเวลาหนึ่ง "),
-        repeated(
-            "Vietnamese",
-            "Cổng giới hạn số lượng mã thông báo mà mỗi người thuê có thể sử dụng trong một khoảng thời gian. ",
-        ),
-        repeated("emoji", "🙂🚀🎉👍🏽🔥 ✅ → “quoted” … "),
-        repeated("capitals", "THE GATEWAY LIMITS WHAT EVERY TENANT MAY SPEND. "),
-        repeated("digits", "31415926535897932384626433832795 0 12 4711 "),
-        repeated("hexadecimal", "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08 "),
-    ]
-}
-
-#[test]
-fn no_ordinary_text_is_under_estimated_and_none_by_far_over_estimated() {
-    for (name, text) in texts() {
-        for (costs, tokenizer) in
-            [(Costs::O200K, bpe_openai::o200k_base()), (Costs::CL100K, bpe_openai::cl100k_base())]
-        {
-            let (estimate, counted) = (sixteenths(&text, &costs).div_ceil(16), tokenizer.count(&text) as u64);
-            assert!(estimate >= counted, "{name}: {estimate} < {counted}");
-            assert!(estimate <= counted * 7 / 2, "{name}: {estimate} of {counted}");
-        }
-    }
-}
 
 fn tokens(endpoint: Endpoint, body: serde_json::Value) -> u64 {
     let model = body["model"].as_str().unwrap_or("gpt-4o").to_owned();
@@ -142,11 +82,17 @@ fn what_is_no_text_counts_by_what_it_is_and_not_by_its_letters() {
         let counted = tokens(Endpoint::ChatCompletions, body);
         assert!((from..to).contains(&counted), "{counted}");
     }
+    for seen in [json!("original"), json!("gigantic")] {
+        let fine = user(json!({"type": "image_url", "image_url": {"url": url, "detail": seen}}));
+        assert!(tokens(Endpoint::ChatCompletions, fine) > 20_000);
+        let fine = json!({"model": "gpt-5", "input": [{"content": [{"type": "input_image", "image_url": url, "detail": seen}]}]});
+        assert!(tokens(Endpoint::Responses, fine) > 20_000);
+    }
     let coarse = user(json!({"type": "image_url", "image_url": {"url": url, "detail": "low"}}));
     assert!(tokens(Endpoint::ChatCompletions, coarse) < 1_000);
     let pages =
         user(json!({"type": "file", "file": {"file_data": format!("data:application/pdf;base64,{data}")}}));
-    assert!((200_000..400_000).contains(&tokens(Endpoint::ChatCompletions, pages)));
+    assert!((300_000..400_000).contains(&tokens(Endpoint::ChatCompletions, pages)));
     // 30 documents are read 30 times with the query.
     let query = "word ".repeat(100);
     let documents = vec!["a"; 30];
@@ -183,6 +129,93 @@ fn a_tokenizer_counts_what_the_characters_only_bound() {
     assert!(counted("gpt-4o", Measure::Characters) > by_tokenizer);
     assert!(counted("claude-opus-5", Measure::Tokenizer) > exact * 3 / 2);
     assert_eq!(Family::of("gpt-4o").tokenizer().1, 10);
+}
+
+#[test]
+fn a_tokenizer_of_another_family_is_no_excuse() {
+    for (name, text) in
+        [("digits", "0123456789".repeat(200)), ("hexadecimal", "9f86d081884c7d65".repeat(100))]
+    {
+        let body = json!({"messages": [{"role": "user", "content": text}]}).to_string();
+        let counted = prompt(Endpoint::ChatCompletions, "qwen3", body.as_bytes(), Measure::Tokenizer).tokens;
+        assert!(counted >= bpe_openai::voyage3_base().count(&text[..]) as u64, "{name}: {counted}");
+    }
+}
+
+#[test]
+fn a_text_in_base64_counts_as_the_text_that_it_is() {
+    let file = |text: &[u8]| {
+        let data = format!("data:text/plain;base64,{}", STANDARD.encode(text));
+        let body = json!({"model": "gpt-4o", "messages": [{"content": [{"type": "file", "file": {"file_data": data}}]}]});
+        tokens(Endpoint::ChatCompletions, body)
+    };
+    let plain = |text: &str| {
+        tokens(
+            Endpoint::ChatCompletions,
+            json!({"model": "gpt-4o", "messages": [{"content": [{"text": text}]}]}),
+        )
+    };
+    for text in [include_str!("../../../ARCHITECTURE.md"), &"龘靐齉爩 ".repeat(2_000), "a", ""] {
+        let (file, plain) = (file(text.as_bytes()), plain(text));
+        assert!((plain..plain + plain / 20 + 100).contains(&file), "{file} for {plain}");
+    }
+    // What is no text at all: a byte is at most a token.
+    assert!((9_000..9_300).contains(&file(&[0xff; 9_000])));
+}
+
+#[test]
+fn nothing_that_a_schema_can_hold_comes_cheap() {
+    let schema = |value: serde_json::Value| {
+        let tool = json!({"type": "function", "function": {"name": "f", "parameters": {"enum": value}}});
+        json!({"model": "gpt-4o", "messages": [], "tools": [tool]})
+    };
+    let whole: serde_json::Value =
+        serde_json::from_str(&format!("[{}]", vec!["9".repeat(300); 100].join(","))).unwrap();
+    let keys: serde_json::Map<_, _> = (0..1_000).map(|number| (format!("k{number}"), json!(null))).collect();
+    let nested = (0..60).fold(json!([]), |value, _| json!({"anyOf": [value, "qzjx"]}));
+    for (value, least) in [
+        (json!(vec![1_234_567_890_123_u64; 1_000]), 6_000),
+        (json!(vec![-1.234_567_890_123e-300; 1_000]), 10_000),
+        (whole, 30_000 / 3),
+        (json!(vec![true; 1_000]), 2_000),
+        (json!("\n".repeat(1_000)), 1_000),
+        (json!("\"\\".repeat(1_000)), 3_000),
+        (json!("\u{1}".repeat(1_000)), 4_000),
+        (json!(keys), 3_000),
+        (nested, 60 * 6),
+    ] {
+        let body = schema(value);
+        let counted = tokens(Endpoint::ChatCompletions, body.clone());
+        assert!(counted >= least, "{counted} of {least}");
+        let chosen = json!({"model": "gpt-4o", "messages": [], "tool_choice": body["tools"]});
+        assert!(tokens(Endpoint::ChatCompletions, chosen) >= least);
+    }
+    let tool = |number| json!({"type": "function", "function": {"name": format!("tool_{number}")}});
+    let tools: Vec<_> = (0..5_000).map(tool).collect();
+    assert!(tokens(Endpoint::ChatCompletions, json!({"messages": [], "tools": tools})) > 5_000 * 12);
+}
+
+#[test]
+fn each_id_of_a_token_is_a_token_however_deep_the_lists() {
+    for input in
+        [json!(vec![7; 3_000]), json!(vec![vec![7; 100]; 30]), json!(vec![vec![vec![7; 10]; 10]; 30])]
+    {
+        let counted =
+            tokens(Endpoint::Embeddings, json!({"model": "text-embedding-3-small", "input": input}));
+        assert!((3_000..3_100).contains(&counted), "{counted}");
+    }
+}
+
+#[test]
+fn what_cannot_be_read_counts_by_its_bytes() {
+    for body in [
+        "{\"messages\": \"\\ud800\"}".to_owned(),
+        "[".repeat(5_000),
+        format!("{{\"messages\": [1{}]}}", "0".repeat(400)),
+    ] {
+        let counted = prompt(Endpoint::ChatCompletions, "gpt-4o", body.as_bytes(), Measure::default()).tokens;
+        assert_eq!(counted, body.len() as u64);
+    }
 }
 
 proptest! {

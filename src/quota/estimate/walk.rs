@@ -97,7 +97,10 @@ impl Tally {
             Measure::Tokenizer if text.len() <= self.tokenized => {
                 self.tokenized -= text.len();
                 let (tokenizer, tenths) = self.family.tokenizer();
-                (tokenizer.count(text) as u64 * tenths * 16).div_ceil(10)
+                let digits = text.bytes().filter(u8::is_ascii_digit).count() as u64;
+                // Of three digits, which are one token here, others make three.
+                let alone = if tenths > 10 { digits * 9 } else { 0 };
+                (tokenizer.count(text) as u64 * tenths * 16).div_ceil(10) + alone
             }
             _ => text::sixteenths(text, self.family.costs()),
         };
@@ -115,7 +118,7 @@ impl Tally {
             Mode::Request | Mode::Content | Mode::Tools => self.text(value),
             Mode::Json | Mode::Tool => {
                 self.text(value);
-                self.sixteenths += 16;
+                self.sixteenths = self.sixteenths.saturating_add(16 + text::escapes(value));
             }
             Mode::Image => self.add(self.extras.image),
             Mode::Sound => self.add(media::sound(media::decoded(value.len()))),
@@ -139,7 +142,7 @@ impl Tally {
     fn blob(&mut self, kind: &str, data: &str) {
         let bytes = media::decoded(data.len());
         if kind.starts_with("text/") {
-            self.add(media::plain(bytes));
+            self.sixteenths = self.sixteenths.saturating_add(media::plain(data, self.family.costs()));
         } else if kind.starts_with("image/") {
             self.add(self.extras.image);
         } else if kind.starts_with("audio/") {
@@ -199,8 +202,10 @@ impl<'de> Visitor<'de> for Walk<'_> {
         Ok(())
     }
 
-    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
-        self.number(18);
+    fn visit_f64<E: Error>(self, value: f64) -> Result<(), E> {
+        // Whole numbers too large for 64 bits may be written out: 309 digits at most.
+        let digits = value.abs().log10().max(0.0) as u64;
+        self.number(if digits > 17 { digits + 24 } else { 24 });
         Ok(())
     }
 
@@ -279,6 +284,12 @@ impl Walk<'_> {
                 is_image = kind.is_some_and(|kind| kind == "image");
                 continue;
             }
+            if key == "detail" {
+                let detail = map.next_value::<Option<Lenient<'de>>>()?.and_then(Lenient::text);
+                // How coarse an image is seen is believed where it stands within the image.
+                tally.add(tally.extras.image_seen(detail.as_deref()).saturating_sub(tally.extras.image));
+                continue;
+            }
             let mode = if is_image && key == "source" { Mode::Image } else { part(&key) };
             map.next_value_seed(Walk { tally: &mut *tally, mode })?;
         }
@@ -288,7 +299,7 @@ impl Walk<'_> {
     /// An object around something that is no text. Its members may come in any order.
     fn holder<'de, A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         let Walk { tally, mode } = self;
-        let (mut kind, mut data, mut coarse) = (None::<Cow<'de, str>>, None::<Cow<'de, str>>, false);
+        let (mut kind, mut data, mut detail) = (None, None, None::<Cow<'de, str>>);
         let mut remote = false;
         while let Some(key) = map.next_key::<Cow<'_, str>>()? {
             match &*key {
@@ -298,10 +309,7 @@ impl Walk<'_> {
                 "data" | "file_data" => {
                     data = map.next_value::<Option<Lenient<'de>>>()?.and_then(Lenient::text)
                 }
-                "detail" => {
-                    let detail = map.next_value::<Option<Lenient<'de>>>()?.and_then(Lenient::text);
-                    coarse = detail.is_some_and(|detail| detail == "low");
-                }
+                "detail" => detail = map.next_value::<Option<Lenient<'de>>>()?.and_then(Lenient::text),
                 "url" | "file_id" | "file_url" => {
                     map.next_value::<IgnoredAny>()?;
                     remote = true;
@@ -314,11 +322,9 @@ impl Walk<'_> {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        let kind = kind.unwrap_or_default();
+        let (kind, data): (Cow<'de, str>, Option<Cow<'de, str>>) = (kind.unwrap_or_default(), data);
         match (mode, data) {
-            (Mode::Image, _) => {
-                tally.add(if coarse { tally.extras.coarse_image } else { tally.extras.image })
-            }
+            (Mode::Image, _) => tally.add(tally.extras.image_seen(detail.as_deref())),
             (Mode::Sound, Some(data)) if matches!(&*kind, "wav" | "pcm16" | "pcm") => {
                 tally.add(media::samples(media::decoded(data.len())));
             }
@@ -475,7 +481,7 @@ fn member(key: &str) -> Mode {
 /// What a member of a message, or of a part of one, is.
 fn part(key: &str) -> Mode {
     match key {
-        "role" | "status" | "index" | "cache_control" | "detail" | "logprobs" => Mode::Unseen,
+        "role" | "status" | "index" | "cache_control" | "logprobs" => Mode::Unseen,
         "image_url" => Mode::Image,
         "input_audio" => Mode::Sound,
         "file" | "file_data" => Mode::File,

@@ -97,10 +97,15 @@ impl Place {
     pub fn new(claim: &Claim, window: Instance) -> Self {
         let limit = plain(&claim.bucket.limit);
         let subject = plain(&claim.bucket.subject);
-        let shared = claim.most_subjects.map(|most| Shared {
-            overflow: format!("{limit}:{OVERFLOW}:{window}"),
-            list: format!("{limit}:{window}"),
-            most,
+        let shared = claim.most_subjects.map(|most| match subject.split_once('.') {
+            Some((owner, _)) => {
+                let name = format!("{limit}:{owner}.{OVERFLOW}:{window}");
+                Shared { overflow: name.clone(), list: name, most }
+            }
+            None => {
+                let overflow = format!("{limit}:{OVERFLOW}:{window}");
+                Shared { overflow, list: format!("{limit}:{window}"), most }
+            }
         });
         Self { window, own: format!("{limit}:{subject}:{window}"), shared }
     }
@@ -117,4 +122,63 @@ fn plain(text: &str) -> String {
         }
     }
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::quota::{Bound, BucketKey, Mode, OnExpiry};
+
+    fn place(limit: &str, subject: &str, most_subjects: Option<u32>) -> Place {
+        let claim = Claim {
+            bucket: BucketKey { limit: limit.into(), subject: subject.into() },
+            amount: 1,
+            window: Window::InFlight,
+            bound: Bound::fixed(1),
+            mode: Mode::Reserve,
+            shadow: false,
+            on_expiry: OnExpiry::Charge,
+            group: 0,
+            most_subjects,
+        };
+        Place::new(&claim, Instance::InFlight)
+    }
+
+    #[test]
+    fn each_that_chooses_has_a_list_and_a_bucket_for_the_rest_of_its_own() {
+        let of = |subject: &str| place("l", subject, Some(9)).shared.unwrap();
+        assert_eq!(of("aa.11"), of("aa.22"));
+        assert_ne!(of("aa.11").list, of("bb.11").list);
+        assert_ne!(of("aa.11").overflow, of("bb.11").overflow);
+        assert_ne!(of("aa.11"), of("11"));
+        assert!(place("l", "aa.11", None).shared.is_none());
+    }
+
+    /// What could break out of its place in a name.
+    fn hostile() -> impl Strategy<Value = String> {
+        let signs =
+            vec![":", ".", "%", "%3a", "{", "}", " ", "\n", "\0", "*", "é", "overflow", "f", "a1-2", "a", ""];
+        prop::collection::vec(prop::sample::select(signs), 0..4).prop_map(|parts| parts.concat())
+    }
+
+    proptest! {
+        #[test]
+        fn no_two_buckets_have_the_same_name(keys in prop::collection::vec((hostile(), "[0-9a-f]{0,2}(\\.[0-9a-f]{1,2})?"), 2..30)) {
+            let mut seen = HashMap::new();
+            for (limit, subject) in &keys {
+                let place = place(limit, subject, Some(1));
+                let shared = place.shared.unwrap();
+                let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"./-_:%".contains(&byte);
+                prop_assert!([&place.own, &shared.overflow, &shared.list].iter().all(|name| name.bytes().all(allowed)));
+                prop_assert!(place.own != shared.overflow);
+                if let Some(other) = seen.insert(place.own, (limit, subject)) {
+                    prop_assert_eq!(other, (limit, subject));
+                }
+            }
+        }
+    }
 }

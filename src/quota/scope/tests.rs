@@ -179,6 +179,83 @@ fn a_team_is_told_apart_from_one_of_the_same_name_elsewhere() {
     assert_ne!(of(&Dimension::Organisation, "", "", "x"), of(&Dimension::Organisation, "x", "", ""));
 }
 
+#[test]
+fn who_chooses_is_told_by_what_clients_do_not_choose() {
+    let of = |per: &[Dimension], tenant: &Tenant, value: &str| {
+        let headers = headers(&[("x-a", value)]);
+        let subject = owned_subject(per, &facts(tenant, &headers));
+        subject.split_once('.').map(|(owner, subject)| (owner.to_owned(), subject.to_owned()))
+    };
+    let chosen = [Dimension::Header("x-a".into())];
+    let (web, app) = (tenant("acme", "web", "k1"), tenant("acme", "app", "k2"));
+    let other = tenant("other", "web", "k1");
+    let owner = |per: &[Dimension], tenant: &Tenant, value: &str| of(per, tenant, value).unwrap().0;
+    // Whatever is chosen, it is the same who chooses.
+    assert_eq!(owner(&chosen, &web, "1"), owner(&chosen, &app, "2"));
+    assert_ne!(owner(&chosen, &web, "1"), owner(&chosen, &other, "1"), "an organisation is on its own");
+    assert_ne!(owner(&chosen, &web, "1"), owner(&chosen, &Tenant::anonymous(), "1"));
+    let team = [Dimension::Team, Dimension::Header("x-a".into())];
+    assert_ne!(owner(&team, &web, "1"), owner(&team, &app, "1"), "a team, where teams are told apart");
+    // The bucket of a value is everybody's where only values are told apart, as it was configured.
+    assert_eq!(of(&chosen, &web, "1").unwrap().1, of(&chosen, &other, "1").unwrap().1);
+    assert_eq!(of(&[Dimension::Team], &web, "1"), None, "nothing is chosen");
+}
+
+#[test]
+fn values_that_look_alike_are_not_the_same() {
+    let tenant = Tenant::anonymous();
+    let of = |values: &[&str]| {
+        let headers: Headers = values.iter().map(|value| ("x-a".to_owned(), (*value).to_owned())).collect();
+        subject(&[Dimension::Header("x-a".into())], &facts(&tenant, &headers))
+    };
+    let long = "x".repeat(100_000);
+    let lists: [&[&str]; 15] = [
+        &[],
+        &[""],
+        &["", ""],
+        &["a"],
+        &["A"],
+        &["a", "b"],
+        &["b", "a"],
+        &["a,b"],
+        &["a, b"],
+        // The same to the eye: composed, and with a mark that combines.
+        &["\u{e9}"],
+        &["e\u{301}"],
+        &["a\u{200b}"],
+        &["a\0b"],
+        &[&long],
+        &[&long[1..]],
+    ];
+    let names: HashMap<_, _> = lists.iter().map(|values| (of(values), values)).collect();
+    assert_eq!(names.len(), lists.len());
+    assert!(names.keys().all(|name| name.len() == 32), "a name is as long however long the values are");
+}
+
+#[test]
+fn a_tenants_name_cannot_be_written_so_that_it_is_anothers() {
+    let headers = headers(&[]);
+    let of = |tenant: &Tenant| subject(&[Dimension::Key], &facts(tenant, &headers));
+    let names = [
+        tenant("acme", "web", ""),
+        tenant("acme/web", "", ""),
+        tenant("acme", "", "web"),
+        tenant("ACME", "web", ""),
+        tenant("acme", "web/", ""),
+        tenant("acme", "-", ""),
+        tenant("acme", "w\u{e9}b", ""),
+        tenant("acme", "we\u{301}b", ""),
+        tenant("\u{430}cme", "web", ""),
+        Tenant::anonymous(),
+        tenant("-", "", ""),
+    ];
+    let buckets: HashMap<_, _> = names.iter().map(|tenant| (of(tenant), tenant)).collect();
+    assert_eq!(buckets.len(), names.len());
+    for nothing in ["", "a\0", "a\n", "\u{85}", &"x".repeat(257)] {
+        assert_eq!(Tenant::part(nothing), None, "{nothing:?}");
+    }
+}
+
 /// Texts that are likely to be taken for one another.
 fn hostile() -> impl Strategy<Value = String> {
     prop_oneof![
