@@ -165,6 +165,7 @@ fn programmed(
         let message = "no Gateway serves it".to_owned();
         return if status.kind == "AIGatewayRoute" { not("NoGateway", message) } else { None };
     }
+    let mut served = Vec::new();
     for id in &status.gateways {
         let Some(progress) = situation.gateways.get(id) else {
             return not("Pending", format!("the configuration of Gateway {id} is not published yet"));
@@ -172,10 +173,25 @@ fn programmed(
         if let Some((reason, problem)) = problem(id, progress, stored, before, index) {
             return not(reason, problem);
         }
+        served.push(serving(id, progress, before));
     }
-    // Nothing that changes with other objects, or the status of every route would be written with each of them.
-    let message = format!("in force on {}", status.gateways.join(", "));
+    let message = served.join("; ");
     Some(Wanted { kind: "Programmed", holds: true, reason: "Programmed".to_owned(), message })
+}
+
+/// How many processors run what. Once all do, this changes no more with the generations that other objects bring, or the status of every
+/// route would be written with each of them.
+fn serving(id: &str, progress: &Progress, before: Option<Seen<'_>>) -> String {
+    let Progress { replicas: Replicas { current, behind, .. }, generation, .. } = progress;
+    let all = format!("Gateway {id}: all processors run it since generation ");
+    let said = before.filter(|before| before.holds).map_or("", |before| before.message);
+    match said.split("; ").find(|part| part.starts_with(&all)) {
+        Some(said) => said.to_owned(),
+        None if *behind == 0 => format!("{all}{generation}, {current} at that time"),
+        None => {
+            format!("Gateway {id}: {current} of {} processors run generation {generation}", current + behind)
+        }
+    }
 }
 
 fn problem(

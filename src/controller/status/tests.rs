@@ -105,6 +105,13 @@ impl Case {
         updates(&compilation(2), &situation, "now")
     }
 
+    /// The route has the conditions that it should.
+    fn told(&mut self) {
+        let updates = self.updates();
+        let Operation::Patch { body, .. } = &updates[0].operation else { panic!() };
+        self.objects[0] = route(body["status"]["conditions"].clone());
+    }
+
     /// The condition Programmed: its reason and message.
     #[track_caller]
     fn programmed(&self) -> (String, String, Vec<Notice>) {
@@ -123,22 +130,38 @@ impl Case {
 }
 
 #[test]
-fn what_is_in_force_says_where() {
-    let (reason, message, notices) = Case::default().programmed();
+fn what_is_in_force_says_where_and_on_how_many_processors() {
+    let (reason, message, notices) = on(2, 1).programmed();
     assert_eq!(reason, "Programmed");
-    assert_eq!(message, "in force on n/gw");
+    assert_eq!(message, "Gateway n/gw: 2 of 3 processors run generation 7");
     assert!(notices.is_empty());
+    let (_, message, _) = on(3, 0).programmed();
+    assert_eq!(message, "Gateway n/gw: all processors run it since generation 7, 3 at that time");
+}
+
+#[test]
+fn what_only_some_run_is_written_once_more_when_all_do() {
+    let mut case = on(2, 1);
+    case.told();
+    assert!(case.updates().is_empty());
+    case.replicas = on(3, 0).replicas;
+    assert!(case.programmed().1.contains("all processors"));
+    case.told();
+    case.replicas = on(3, 2).replicas;
+    assert!(case.updates().is_empty());
+}
+
+fn on(current: usize, behind: usize) -> Case {
+    Case { replicas: Replicas { current, behind, refused: Vec::new() }, ..Case::default() }
 }
 
 /// With thousands of routes, each edit would be thousands of writes.
 #[test]
 fn what_is_in_force_is_not_written_again_because_of_others() {
-    let mut case = Case::default();
+    let mut case = on(3, 0);
     let pending = Case { objects: case.objects.clone(), stage: Stage::Changing, ..nobody_current() };
     assert_eq!(pending.programmed().0, "Pending");
-    let updates = case.updates();
-    let Operation::Patch { body, .. } = &updates[0].operation else { panic!() };
-    case.objects[0] = route(body["status"]["conditions"].clone());
+    case.told();
     for stage in [Stage::Changing, Stage::Settled] {
         let case = Case { objects: case.objects.clone(), stage, ..nobody_current() };
         assert!(case.updates().is_empty(), "{stage:?}");
@@ -153,15 +176,13 @@ fn what_is_in_force_is_not_written_again_because_of_others() {
 }
 
 fn nobody_current() -> Case {
-    Case { replicas: Replicas { current: 0, behind: 3, refused: Vec::new() }, ..Case::default() }
+    on(0, 3)
 }
 
 #[test]
 fn what_is_said_already_is_not_said_again() {
     let mut case = Case::default();
-    let updates = case.updates();
-    let Operation::Patch { body, .. } = &updates[0].operation else { panic!() };
-    case.objects[0] = route(body["status"]["conditions"].clone());
+    case.told();
     assert!(case.updates().is_empty());
 }
 
