@@ -22,6 +22,7 @@ mod request;
 mod response;
 mod restore;
 mod settlement;
+mod told;
 
 #[cfg(test)]
 mod tests;
@@ -41,10 +42,11 @@ pub use self::quota::{NoAnswer, Reservation};
 use self::quota::{Question, Ruling};
 use self::request::{Asked, Onward};
 pub use self::request::{
-    CEILING_KEY, ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
+    ENVOY_ORIGINAL_PATH_HEADER, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, MODEL_HEADER, NO_ROUTE,
     ORIGINAL_PATH_HEADER, PROCESSED_HEADER, ROUTING_HEADER, ROUTING_KEY, matched_values,
 };
 pub use self::settlement::{Outcome, Settlement};
+pub use self::told::{TOLD_KEY, Told};
 use crate::endpoint::{Endpoint, Paths};
 use crate::headers::{HeaderAttributes, Headers};
 use crate::keys::Index;

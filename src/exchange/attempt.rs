@@ -4,36 +4,36 @@
 //! RequestHeaders ─► Passing                                            (the request is at hand: all is done at once)
 //!       ├► Asking ─► Passing                                           (quotas apply: the store is asked)
 //!       └► AwaitBody ─► AwaitAnswer ─► Reading ─► over                 (it is with another process: Envoy sends it here)
+//!              └► AskingElsewhere ─┘                                   (and quotas apply)
 //! ```
 //!
 //! Which backend Envoy is about to try is read from Envoy's own data. An attempt to one that the configuration does not know is
 //! not sent.
 
+mod elsewhere;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::attempted::{ATTEMPT_HEADER, Attempted};
+use self::elsewhere::{AskingElsewhere, Elsewhere};
 use super::handover::{Candidates, Taken};
 use super::identity::{Client, unauthenticated};
-use super::outgoing::{self, Draft, Expected, Manner, Original, Outgoing, Usage};
+use super::outgoing::{Draft, Expected, Manner, Outgoing};
 use super::quota::{NoAnswer, Question, Ruling, reservation_id, store_time};
-use super::request::{asks_for_usage_as_the_go_gateway, sending_metadata, tell, wants_usage};
-use super::response::{pass, status};
+use super::request::{sending_metadata, tell};
+use super::response::pass;
 use super::restore::{self, Former};
 use super::{
-    ExchangeId, Handover, INTERNAL_ID_HEADER, Input, Now, ORIGINAL_PATH_HEADER, Phase, Settings, Step,
-    Violation,
+    ExchangeId, Handover, INTERNAL_ID_HEADER, Input, Now, Phase, Settings, Settlement, Step, Told, Violation,
 };
-use crate::auth::{CLIENT_CREDENTIAL_HEADERS, CredentialMetadata};
-use crate::endpoint::{Endpoint, ModelRequest};
+use crate::auth::CredentialMetadata;
 use crate::headers::{HeaderEdits, Headers};
-use crate::mutation::{BodyChange, Change, LocalReply, Metadata, PhaseOverride};
+use crate::mutation::{BodyChange, Change, LocalReply, Metadata};
 use crate::quota::{Facts, Settle, Verdict};
 use crate::runtime::{Rule, Scope, Served, Tenancy, Unproved};
 use crate::tenant::Tenant;
-use crate::translate::{self, Pair, Reader};
-use crate::wire::openai;
+use crate::translate::{Pair, Reader};
 
 /// Where the Go gateway keeps the host of a backend; it never leaves the gateway.
 const UPSTREAM_HOST_HEADER: &str = "x-ai-eg-upstream-host";
@@ -65,8 +65,8 @@ pub struct Arrival {
     pub id: Option<ExchangeId>,
     /// The routing key of the rule, where the processor chose it.
     pub routing_key: Option<Bytes>,
-    /// How long the answer may get, where the router's stream was granted so much.
-    pub ceiling: Option<u64>,
+    /// What the router's stream says of the request.
+    pub told: Option<Told>,
     /// Who is asking, if an earlier attempt has seen proof for this rule.
     pub proved: Option<Tenant>,
     /// What Envoy's filters know of the client's own credentials for the backend.
@@ -88,8 +88,14 @@ pub struct Attempt {
     scope: Option<Scope>,
     settings: Arc<Settings>,
     state: State,
-    /// What earlier attempts had reserved in vain.
+    /// What has to be settled, of earlier attempts or this one.
     settles: Vec<Settle>,
+    /// What it asks the store of quotas as, where the request is with another process, and the store's time less ours in milliseconds.
+    own: Option<(ExchangeId, i64)>,
+    /// What it is to be charged for there.
+    account: Option<Box<Settlement>>,
+    /// How long the answer may get, where that was written there.
+    clamped: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -98,6 +104,7 @@ enum State {
     Start(Option<Arc<Handover>>),
     Asking(Box<Asking>),
     AwaitBody(Box<Elsewhere>),
+    AskingElsewhere(Box<AskingElsewhere>),
     /// And for whom it is, where the rule has asked.
     AwaitAnswer(Box<Expected>, Option<Tenant>),
     Reading(Box<Reader>),
@@ -109,7 +116,7 @@ impl State {
     fn waiting_for(&self) -> &'static str {
         match self {
             Self::Start(_) => "waiting for request headers",
-            Self::Asking(_) => "waiting for the store of quotas",
+            Self::Asking(_) | Self::AskingElsewhere(_) => "waiting for the store of quotas",
             Self::AwaitBody(_) => "waiting for the request body",
             Self::AwaitAnswer(..) => "waiting for response headers",
             Self::Reading(_) => "waiting for the response body",
@@ -117,16 +124,6 @@ impl State {
             Self::Over => "the attempt is over",
         }
     }
-}
-
-/// A request that another process has, and whose body is still to come.
-#[derive(Debug)]
-struct Elsewhere {
-    endpoint: Endpoint,
-    served: Arc<Served>,
-    rule: Option<Arc<Rule>>,
-    headers: Headers,
-    is_first: bool,
 }
 
 /// A request on its way to a backend.
@@ -157,7 +154,14 @@ impl Attempt {
         scope: Option<Scope>,
         settings: Arc<Settings>,
     ) -> Self {
-        Self { arrival, scope, settings, state: State::Start(handover), settles: Vec::new() }
+        let (state, settles) = (State::Start(handover), Vec::new());
+        Self { arrival, scope, settings, state, settles, own: None, account: None, clamped: None }
+    }
+
+    /// Where the request is with another process, the store of quotas is asked under this name, which nothing else has; its clock is so
+    /// many milliseconds ahead of ours.
+    pub fn reserves_as(&mut self, id: ExchangeId, ahead: i64) {
+        self.own = Some((id, ahead));
     }
 
     /// Takes one message; `now` is when it came.
@@ -171,7 +175,7 @@ impl Attempt {
                 self.ask_for_body(headers, end_of_stream)?
             }
             (State::AwaitBody(elsewhere), Input::RequestBody { body, .. }) => {
-                self.send_from_elsewhere(&elsewhere, &body, now)
+                self.ask_or_send(*elsewhere, body, now)
             }
             (State::AwaitAnswer(expected, tenant), Input::RequestTrailers) => {
                 (State::AwaitAnswer(expected, tenant), Step::default())
@@ -182,13 +186,19 @@ impl Attempt {
             // Envoy gave up before the request was complete.
             (State::AwaitBody(_), Input::ResponseHeaders { .. }) => (State::Passing, pass()),
             (State::Reading(mut reader), Input::ResponseBody { body, end_of_stream }) => {
-                let body = reader
-                    .chunk(body, end_of_stream)
-                    .map_err(|error| Violation::Unreadable(error.to_string()))?;
+                let body = reader.chunk(body, end_of_stream);
+                if end_of_stream || body.is_err() {
+                    self.charge(&reader, body.is_err(), now.monotonic);
+                }
+                let body = body.map_err(|error| Violation::Unreadable(error.to_string()))?;
                 let next = if end_of_stream { State::Over } else { State::Reading(reader) };
                 (next, Step::Continue(Change { body, ..Change::default() }))
             }
-            (State::Reading(_), Input::ResponseTrailers) => (State::Over, Step::default()),
+            (State::Reading(mut reader), Input::ResponseTrailers) => {
+                reader.finish();
+                self.charge(&reader, false, now.monotonic);
+                (State::Over, Step::default())
+            }
             (State::Passing, Input::ResponseHeaders { .. }) => (State::Passing, pass()),
             (
                 State::Passing,
@@ -208,7 +218,15 @@ impl Attempt {
     /// Takes the store's answer to the latest [`Step::Ask`].
     pub fn answered(&mut self, answer: Result<Verdict, NoAnswer>, now: Now) -> Result<Step, Violation> {
         let state = std::mem::replace(&mut self.state, State::Over);
-        let State::Asking(mut asking) = state else { return Err(Violation::NotAsked(state.waiting_for())) };
+        let mut asking = match state {
+            State::Asking(asking) => asking,
+            State::AskingElsewhere(asking) => {
+                let (next, step) = self.answered_elsewhere(asking, answer, now);
+                self.state = next;
+                return Ok(step);
+            }
+            state => return Err(Violation::NotAsked(state.waiting_for())),
+        };
         let handover = Arc::clone(&asking.going.handover);
         let (next, step) = match asking.question.answered(answer) {
             Ruling::Again(ask) => (State::Asking(asking), Step::Ask(ask)),
@@ -364,159 +382,9 @@ impl Attempt {
             Ok(proved) => Some(Client::new(proved, known.key, tenancy)),
             Err(Unproved) => {
                 let tenant = self.arrival.proved.clone()?;
-                Some(Client { tenant, ..Client::default() })
+                Some(Client { tenant, key: known.key, ..Client::default() })
             }
         }
-    }
-
-    /// The request is with another process: Envoy is asked to send it here too, and the answer.
-    fn ask_for_body(&self, headers: Headers, end_of_stream: bool) -> Result<(State, Step), Violation> {
-        let path = headers.text(ORIGINAL_PATH_HEADER).unwrap_or_default();
-        let endpoint = self.settings.endpoint(path);
-        let Some(endpoint) = endpoint.filter(|_| !end_of_stream) else {
-            return Err(Violation::OutOfOrder {
-                phase: Phase::RequestHeaders,
-                state: "waiting for a request that the gateway has routed",
-            });
-        };
-        let name = self.backend(&headers)?;
-        let (served, rule) = match &self.scope {
-            Some(Scope::Classic(classic)) => (classic.served(name, self.route()), None),
-            Some(Scope::Gateway(gateway)) => {
-                let key = self.arrival.routing_key.as_deref().unwrap_or_default();
-                let Some(rule) = gateway.rule_of_attempt(key) else { return Ok(behind()) };
-                (rule.attempted(name).cloned(), Some(Arc::clone(rule)))
-            }
-            None => return Ok(behind()),
-        };
-        let served = served.ok_or_else(|| Violation::UnknownBackend(name.to_owned()))?;
-        // Should Envoy not heed the wish for the body, the request goes without anybody's credential.
-        let mut edits = HeaderEdits::default();
-        for name in CLIENT_CREDENTIAL_HEADERS {
-            if headers.contains(name) {
-                edits.remove(name);
-            }
-        }
-        let is_first = match rule {
-            Some(_) => self.arrival.count == Some(1),
-            None => !self.arrival.marked,
-        };
-        self.mark(&mut edits);
-        let elsewhere = Elsewhere { endpoint, served, rule, headers, is_first };
-        let change = Change { headers: edits, phases: Some(PhaseOverride::RequestBody), ..Change::default() };
-        Ok((State::AwaitBody(Box::new(elsewhere)), Step::Continue(change)))
-    }
-
-    /// Who is asking for a request that another process routed, as far as its rule demands proof, and why it may not, if so.
-    fn ask_elsewhere(&self, elsewhere: &Elsewhere, model: &str) -> (Client, Option<LocalReply>) {
-        let Some(rule) = elsewhere.rule.as_ref().filter(|rule| !rule.proofs.is_empty()) else {
-            return (Client::default(), None);
-        };
-        let known = match &self.scope {
-            Some(Scope::Gateway(gateway)) => {
-                let tenancy = gateway.tenancy_of(rule);
-                let client = self.client(tenancy, rule, &elsewhere.headers, Client::default());
-                client.map(|client| (tenancy, client))
-            }
-            Some(Scope::Classic(_)) | None => None,
-        };
-        match known {
-            Some((tenancy, client)) => {
-                let refusal = client.refusal(tenancy, elsewhere.endpoint, model);
-                (client, refusal)
-            }
-            None => (Client::default(), Some(unauthenticated(elsewhere.endpoint))),
-        }
-    }
-
-    fn send_from_elsewhere(&self, elsewhere: &Elsewhere, body: &Bytes, now: Now) -> (State, Step) {
-        let Elsewhere { endpoint, served, rule, headers, is_first } = elsewhere;
-        // An earlier attempt may have left its credential and its headers: only the first sees what the client sent.
-        let name = &*served.backend.name;
-        let kept = (!is_first).then(|| match (rule, &self.scope) {
-            (Some(rule), _) => restore::without_traces(headers, rule.others(name)),
-            (None, Some(Scope::Classic(classic))) => restore::without_traces(headers, classic.siblings(name)),
-            (None, _) => restore::without_traces(headers, std::iter::empty()),
-        });
-        let headers = kept.as_ref().unwrap_or(headers);
-        let content_type = headers.text("content-type").unwrap_or_default();
-        let request = match ModelRequest::read(*endpoint, content_type, body) {
-            Ok(request) => request,
-            Err(refused) => {
-                return (State::Passing, Step::Reply(outgoing::malformed(refused.details, &refused.message)));
-            }
-        };
-        let force_usage = match &self.scope {
-            Some(Scope::Classic(classic)) => asks_for_usage_as_the_go_gateway(classic, *endpoint, &request),
-            _ => wants_usage(*endpoint, &request),
-        };
-        let model: Arc<str> = request.model.as_deref().unwrap_or_default().into();
-        let (client, refusal) = self.ask_elsewhere(elsewhere, &model);
-        if let Some(mut reply) = refusal {
-            let told =
-                Attempted { refused: Some(reply.details), ..Attempted::new(served, Some(client.tenant)) };
-            reply.headers.push((ATTEMPT_HEADER, told.word(self.arrival.id)));
-            return (State::Passing, Step::Reply(reply));
-        }
-        let original = Original { endpoint: *endpoint, headers, body, request: &request, model: &model };
-        let manner = Manner {
-            strip_credentials: rule.is_some(),
-            upstream_host: self.arrival.upstream_host.as_deref(),
-            credential_metadata: &self.arrival.credentials,
-            wall: now.wall,
-        };
-        // The router's stream hides it, once it has counted it.
-        let usage = Usage { force: force_usage, hide: false };
-        let sent = Draft::new(served, &original, usage).and_then(|mut draft| {
-            draft.hold_to(&original, self.arrival.ceiling)?;
-            draft.sign(&original, &manner)
-        });
-        let Outgoing { headers: mut edits, body, expected } = match sent {
-            Ok(outgoing) => outgoing,
-            Err(reply) => return (State::Passing, Step::Reply(reply)),
-        };
-        if rule.is_none() && served.backend.credential.is_none() {
-            // They were taken off in case Envoy would not send the body.
-            restore::credentials(headers, &mut edits);
-        }
-        if kept.is_some() {
-            restore::original(&Former { current: &elsewhere.headers, original: headers }, &mut edits);
-        }
-        edits.remove(UPSTREAM_HOST_HEADER);
-        let mut metadata = sending_metadata(&self.settings, served, headers, body.as_ref());
-        if let Some(rule) = rule {
-            prove(rule, &client, &mut edits, &mut metadata);
-        }
-        // An earlier attempt may have left the length of another body.
-        if body.is_some() || kept.is_some() {
-            let length = body.as_ref().unwrap_or(original.body).len();
-            edits.set("content-length", length.to_string());
-        }
-        let body = body.map_or(BodyChange::Keep, BodyChange::Replace);
-        let change = Change { headers: edits, body, metadata, ..Change::default() };
-        let asked = rule.as_ref().is_some_and(|rule| !rule.proofs.is_empty());
-        (State::AwaitAnswer(Box::new(expected), asked.then_some(client.tenant)), Step::Continue(change))
-    }
-
-    fn answer(
-        &self,
-        (expected, tenant): (&Expected, Option<Tenant>),
-        headers: &Headers,
-        end_of_stream: bool,
-        now: Now,
-    ) -> (State, Step) {
-        let told = Attempted::new(&expected.served, tenant).word(self.arrival.id);
-        if end_of_stream {
-            let mut edits = HeaderEdits::default();
-            edits.set(ATTEMPT_HEADER, told);
-            return (State::Over, Step::Continue(Change { headers: edits, ..Change::default() }));
-        }
-        let plan = translate::plan(&expected.answer(status(headers), now.wall), headers);
-        let mut edits = plan.headers;
-        edits.set(ATTEMPT_HEADER, told);
-        let phases = Some(PhaseOverride::Response(plan.phases));
-        let state = plan.reader.map_or(State::Passing, |reader| State::Reading(Box::new(reader)));
-        (state, Step::Continue(Change { headers: edits, phases, ..Change::default() }))
     }
 }
 
@@ -586,14 +454,6 @@ fn prove(rule: &Rule, client: &Client, edits: &mut HeaderEdits, metadata: &mut M
         metadata.text(PROVED_KEY, String::from_utf8_lossy(routing_key));
     }
     tell(&client.tenant, metadata);
-}
-
-/// This process does not know the configuration by which the request was routed.
-fn behind() -> (State, Step) {
-    let message =
-        "this processor does not have the configuration that the request was routed by; try again shortly";
-    let body = openai::error_body("ServiceUnavailable", 503, message);
-    (State::Passing, Step::Reply(LocalReply::json(503, "no_configuration", body)))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use super::gateway_key;
 use crate::endpoint::{Dialect, Endpoint};
 use crate::keys::Record;
 use crate::mutation::LocalReply;
+use crate::quota::refusal;
 use crate::runtime::{Gateway, Proved, Tenancy};
 use crate::tenant::Tenant;
 
@@ -85,7 +86,8 @@ const NOT_PROVED: &str = "unauthenticated";
 
 /// The reason of a refusal by another process, if it is one that is known here.
 pub(super) fn known_refusal(details: &str) -> &'static str {
-    [MODEL_NOT_ALLOWED, NOT_PROVED].into_iter().find(|known| *known == details).unwrap_or("refused_elsewhere")
+    let known = [MODEL_NOT_ALLOWED, NOT_PROVED, refusal::EXCEEDED, refusal::UNAVAILABLE];
+    known.into_iter().find(|known| *known == details).unwrap_or("refused_elsewhere")
 }
 
 fn forbidden(endpoint: Endpoint) -> LocalReply {

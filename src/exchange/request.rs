@@ -10,6 +10,7 @@ use super::handover::{Candidates, Limits};
 use super::identity::{self, Client};
 use super::outgoing::{self, Draft, Manner, Original, Outgoing, Usage};
 use super::quota::{Question, reservation_id, store_time};
+use super::told::{TOLD_KEY, Told};
 use super::{Asking, Exchange, Handover, Now, Outcome, Received, Sent, Settings, State, Step};
 use crate::auth::CredentialMetadata;
 use crate::endpoint::{Endpoint, ModelRequest};
@@ -38,8 +39,6 @@ pub const INTERNAL_ID_HEADER: &str = "x-ai-eg-internal-req-id";
 pub const INTERNAL_ID_KEY: &str = "internal_request_id";
 /// The rule's routing key, in dynamic metadata for its attempts.
 pub const ROUTING_KEY: &str = "routing_key";
-/// How long the answer may get by what the router's stream was granted, in dynamic metadata for the attempts.
-pub const CEILING_KEY: &str = "output_ceiling";
 /// The answer to a model that no rule names.
 pub const NO_ROUTE: &str = "No matching route found. It is likely that the model specified your request is not configured in the Gateway";
 
@@ -311,9 +310,6 @@ impl Exchange {
         let mut metadata = Metadata::default();
         metadata.text(INTERNAL_ID_KEY, self.id.to_string());
         metadata.text(ROUTING_KEY, String::from_utf8_lossy(&rule.routing_key));
-        if let Some(ceiling) = ceiling {
-            metadata.text(CEILING_KEY, ceiling.to_string());
-        }
         route_anew(&headers, &model, &mut edits);
         if !rule.proofs.is_empty() {
             // Its query may hold what the client proves itself with, and logs tell this path.
@@ -322,6 +318,9 @@ impl Exchange {
                 edits.set(name, path.split('?').next().unwrap_or_default().to_owned());
             }
         }
+        let headers = rule.proofs.without_secrets(headers);
+        let told = Told::new(&client, self.source, ceiling, &headers, gateway.quotas.headers());
+        metadata.text(TOLD_KEY, told.text());
         let handover = Handover {
             endpoint,
             known: client,
@@ -331,7 +330,7 @@ impl Exchange {
             usage,
             ceiling,
             candidates: Candidates::OfRule(Arc::clone(rule)),
-            headers: rule.proofs.without_secrets(headers),
+            headers,
             body,
             request,
             model,

@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use crate::auth::CredentialMetadata;
 use crate::exchange::{
-    Arrival, CEILING_KEY, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, PROVED_KEY, ROUTING_KEY,
+    Arrival, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, PROVED_KEY, ROUTING_KEY, TOLD_KEY, Told,
 };
 use crate::headers::Headers;
 use crate::mutation::METADATA_NAMESPACE;
@@ -91,7 +91,7 @@ pub(super) fn arrival(request: &proto::ProcessingRequest) -> Option<Arrival> {
         marked: false,
         id: None,
         routing_key: own.and_then(|own| text(own, ROUTING_KEY)).map(Bytes::from),
-        ceiling: own.and_then(|own| text(own, CEILING_KEY)?.parse().ok()),
+        told: own.and_then(|own| Told::parse(&text(own, TOLD_KEY)?)),
         proved: own.and_then(proved),
         credentials: metadata.map(credentials).unwrap_or_default(),
     };

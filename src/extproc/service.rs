@@ -10,11 +10,11 @@ use futures_util::Stream;
 use tonic::{Status, Streaming};
 
 use super::registry::Registry;
-use super::settle::{Guard, Settler};
+use super::settle::{AttemptGuard, Guard, Settler};
 use super::{decode, encode, log};
 use crate::exchange::{Attempt, Exchange, NoAnswer, Now, Phase, Settings, Step, Violation};
 use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
-use crate::quota::{Ask, Settle, Verdict};
+use crate::quota::{Ask, Verdict};
 use crate::quotastore::{Away, Desk, StoreError};
 use crate::runtime::Scope;
 use crate::source::Slot;
@@ -63,7 +63,12 @@ impl Inner {
         match decode::arrival(first) {
             Some(arrival) => {
                 let handover = arrival.id.and_then(|id| self.registry.get(id));
-                Party::Attempt(Box::new(Attempt::new(arrival, handover, scope, Arc::clone(&self.settings))))
+                let elsewhere = handover.is_none();
+                let mut attempt = Attempt::new(arrival, handover, scope, Arc::clone(&self.settings));
+                if elsewhere {
+                    attempt.reserves_as(self.registry.id(), self.settler.desk().ahead());
+                }
+                Party::Attempt(self.settler.attempt(attempt))
             }
             None => {
                 let mut exchange = Exchange::new(scope, self.registry.id(), Arc::clone(&self.settings), now);
@@ -81,7 +86,7 @@ enum Party {
     /// Nothing has come yet.
     Unknown(Arc<Inner>, Option<Scope>),
     Router(Guard),
-    Attempt(Box<Attempt>),
+    Attempt(Box<AttemptGuard>),
 }
 
 impl Party {
@@ -97,7 +102,7 @@ impl Party {
         let phase = Phase::of(&input);
         let step = match self {
             Self::Router(guard) => guard.handle(input, now),
-            Self::Attempt(attempt) => attempt.handle(input, now),
+            Self::Attempt(guard) => guard.attempt.handle(input, now),
             Self::Unknown(..) => return Err(Status::internal("a stream that nobody speaks on")),
         };
         Ok((phase, step.map_err(failed)?))
@@ -107,25 +112,25 @@ impl Party {
     fn answered(&mut self, answer: Result<Verdict, NoAnswer>) -> Result<Step, Status> {
         let step = match self {
             Self::Router(guard) => guard.answered(answer, now()),
-            Self::Attempt(attempt) => attempt.answered(answer, now()),
+            Self::Attempt(guard) => guard.attempt.answered(answer, now()),
             Self::Unknown(..) => return Err(Status::internal("a stream that nobody speaks on")),
         };
         step.map_err(failed)
     }
 
-    /// What an attempt leaves to be settled.
-    fn settles(&mut self) -> impl Iterator<Item = Settle> {
-        let settles = match self {
-            Self::Attempt(attempt) => Some(attempt.settles()),
-            Self::Router(_) | Self::Unknown(..) => None,
-        };
-        settles.into_iter().flatten()
+    /// Settles what an attempt leaves to be settled so far.
+    fn settle(&mut self) {
+        if let Self::Attempt(guard) = self {
+            guard.settle();
+        }
     }
 
     /// Nothing more will come.
     fn end(&mut self) {
-        if let Self::Router(guard) = self {
-            guard.settle(Instant::now());
+        match self {
+            Self::Router(guard) => guard.settle(Instant::now()),
+            Self::Attempt(guard) => guard.end(),
+            Self::Unknown(..) => {}
         }
     }
 }
@@ -191,9 +196,7 @@ pub(super) struct Replies {
 impl Replies {
     /// The reply that a step asks for; nothing where the store of quotas has to be asked first.
     fn reply(&mut self, phase: Phase, step: Step) -> Option<ProcessingResponse> {
-        for settle in self.party.settles() {
-            self.desk.settle(settle);
-        }
+        self.party.settle();
         match step {
             Step::Continue(change) => Some(encode::proceed(phase, change)),
             Step::Reply(reply) => Some(encode::answer(reply)),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::mpsc;
 
 use super::registry::Registry;
-use crate::exchange::{Exchange, Input, NoAnswer, Now, Settlement, Step, Violation};
+use crate::exchange::{Attempt, Exchange, Input, NoAnswer, Now, Settlement, Step, Violation};
 use crate::quota::Verdict;
 use crate::quotastore::Desk;
 
@@ -52,6 +52,39 @@ impl Settler {
     pub(super) fn guard(&self, exchange: Exchange, registry: Arc<Registry>) -> Guard {
         self.active.0.fetch_add(1, Ordering::Relaxed);
         Guard { exchange, settler: self.clone(), registry, registered: false }
+    }
+
+    /// Takes charge of an attempt.
+    pub(super) fn attempt(&self, attempt: Attempt) -> Box<AttemptGuard> {
+        Box::new(AttemptGuard { attempt, desk: self.desk.clone() })
+    }
+}
+
+/// Owns an attempt and settles what it had reserved, at the latest when it is dropped.
+#[derive(Debug)]
+pub(super) struct AttemptGuard {
+    pub(super) attempt: Attempt,
+    desk: Desk,
+}
+
+impl AttemptGuard {
+    /// Settles what is to be settled so far.
+    pub(super) fn settle(&mut self) {
+        for settle in self.attempt.settles() {
+            self.desk.settle(settle);
+        }
+    }
+
+    /// Nothing more will come. Harmless to call again.
+    pub(super) fn end(&mut self) {
+        self.attempt.finish(Instant::now());
+        self.settle();
+    }
+}
+
+impl Drop for AttemptGuard {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 

@@ -1,13 +1,13 @@
 //! All limits, and what a request claims by those it falls under.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::limit::DEFAULT_OUTPUT;
 use super::metric::AtMost;
 use super::scope::Target;
-use super::{Ask, Claim, EstimateBy, Facts, Group, Limit, Mode, OnAway, OutputCap, ReservationId};
+use super::{Ask, Claim, Dimension, EstimateBy, Facts, Group, Limit, Mode, OnAway, OutputCap, ReservationId};
 use crate::tenant::naming::allows;
 
 /// How long a reservation is held unless it is renewed.
@@ -49,6 +49,8 @@ pub struct Quotas {
     backends: Places,
     /// Those that are for everything: their places.
     loose: Vec<usize>,
+    /// The headers that any of them looks at.
+    headers: BTreeSet<String>,
 }
 
 /// The limits that a request falls under.
@@ -88,6 +90,8 @@ impl Quotas {
             if limit.selector.targets.is_empty() {
                 quotas.loose.push(place);
             }
+            let dimensions = limit.per.iter().filter_map(Dimension::header);
+            quotas.headers.extend(limit.selector.headers().chain(dimensions).map(str::to_owned));
             quotas.all.push(Arc::new(limit));
         }
         quotas
@@ -102,6 +106,11 @@ impl Quotas {
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Limit>> {
         self.all.iter()
+    }
+
+    /// The lower-case names of the headers that any of them looks at, pseudo-headers among them.
+    pub fn headers(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(String::as_str)
     }
 
     /// Those that a request falls under at this stage; nothing if there are none.

@@ -166,6 +166,26 @@ pub enum What {
     Source(Network),
 }
 
+impl What {
+    /// The header that it looks at, if any.
+    fn header(&self) -> Option<&str> {
+        Some(match self {
+            Self::Header(condition) => condition.name(),
+            Self::HeaderPrefix(name, _) | Self::HeaderPresent(name) => name,
+            Self::Method(_) => ":method",
+            Self::Path(_) | Self::PathPrefix(_) | Self::Parameter(..) | Self::ParameterPresent(_) => ":path",
+            Self::Source(_) => return None,
+        })
+    }
+}
+
+impl Selector {
+    /// The headers that it looks at.
+    pub(super) fn headers(&self) -> impl Iterator<Item = &str> {
+        self.tests.iter().flat_map(|test| &test.any_of).filter_map(What::header)
+    }
+}
+
 impl Test {
     fn passes(&self, facts: &Facts<'_>) -> bool {
         let unknown =
@@ -302,6 +322,15 @@ impl Dimension {
     /// Whether it cannot be told before a backend is chosen.
     pub(super) fn depends_on_backend(&self) -> bool {
         matches!(self, Self::SentModel | Self::Backend)
+    }
+
+    /// The header that it is read from, if any.
+    pub(super) fn header(&self) -> Option<&str> {
+        match self {
+            Self::Header(name) => Some(name),
+            Self::Parameter(_) => Some(":path"),
+            _ => None,
+        }
     }
 
     /// Whether clients choose among as many values as they like.

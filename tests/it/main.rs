@@ -27,6 +27,7 @@ mod matcher;
 mod otlp;
 mod policies;
 mod push;
+mod quota_away;
 mod quota_estimate;
 mod quota_exchange;
 mod quota_journal;

@@ -8,13 +8,13 @@ use crate::support::gateway::{Gateway, Setup};
 use crate::support::http::{Answer, post};
 use crate::support::{until, yaml};
 
-const CHAT: &str = "/v1/chat/completions";
-const AMOUNT: u64 = 10_000;
+pub(crate) const CHAT: &str = "/v1/chat/completions";
+pub(crate) const AMOUNT: u64 = 10_000;
 /// What the test backend reports of each answer.
-const USED: u64 = 20;
+pub(crate) const USED: u64 = 20;
 
 /// A policy on the whole gateway.
-fn policy(more: &str, limits: &str) -> String {
+pub(crate) fn policy(more: &str, limits: &str) -> String {
     format!(
         "---
 apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
@@ -29,7 +29,7 @@ spec:
     )
 }
 
-fn tokens(amount: u64) -> String {
+pub(crate) fn tokens(amount: u64) -> String {
     format!("    - {{name: tokens, type: TotalToken, amount: {amount}, window: {{rolling: 1h}}}}")
 }
 
@@ -47,7 +47,7 @@ async fn start(policy: String) -> Option<(Backend, Gateway)> {
     Some((backend, gateway))
 }
 
-fn chat(max_tokens: u64, stream: bool) -> String {
+pub(crate) fn chat(max_tokens: u64, stream: bool) -> String {
     json!({"model": "m", "max_tokens": max_tokens, "stream": stream, "messages": [{"role": "user", "content": "Hi."}]})
         .to_string()
 }
@@ -59,7 +59,7 @@ async fn remaining(gateway: &Gateway) -> u64 {
     answer.json()["error"]["quota"]["remaining"].as_u64().unwrap()
 }
 
-fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
     answer.headers.get(name).and_then(|value| value.to_str().ok())
 }
 
@@ -176,6 +176,39 @@ async fn every_answer_says_what_is_left_streams_included() {
         "what is not reported cannot be charged"
     );
     gateway.stop().await;
+}
+
+/// A backend's mutation of bodies speaks last, and yet no answer may be longer than what was granted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mutation_of_bodies_raises_no_cap_above_what_was_granted() {
+    for (schema, more, status) in [
+        ("OpenAI", "  output: {clamp: true, minimum: 16}", 200),
+        ("Anthropic", "  output: {clamp: true, minimum: 16}", 200),
+        // It is held as it is sent, and so does not fit.
+        ("OpenAI", "", 429),
+    ] {
+        let Some(setup) = Setup::new().await else { return };
+        let backend = Backend::start(&["--usage=prompt=9,completion=11"]).await;
+        let mutation = "  bodyMutation: {set: [{path: max_tokens, value: '90000'}]}";
+        let gateway = setup
+            .yaml(yaml::gateway("1Mi"))
+            .yaml(yaml::backend_of(schema, "one", backend.addr, mutation))
+            .yaml(yaml::route(&[("m", "one")], ""))
+            .yaml(policy(more, &tokens(AMOUNT)))
+            .start()
+            .await;
+        let answer = gateway.peer().send(post(CHAT, &[], chat(400, false))).await;
+        assert_eq!(answer.status, status, "{schema}: {}", answer.text());
+        if status == 200 {
+            let clamped: u64 = header(&answer, "x-aigw-output-clamped").unwrap().parse().unwrap();
+            assert!((4_000..AMOUNT).contains(&clamped), "{clamped}");
+            let sent: Value = serde_json::from_str(backend.last().body.as_str().unwrap()).unwrap();
+            assert_eq!(sent["max_tokens"], json!(clamped), "{schema}");
+        } else {
+            assert_eq!(backend.counters().requests, 0);
+        }
+        gateway.stop().await;
+    }
 }
 
 /// Requests at a time are limited by tenant like anything else, without negative costs: envoyproxy/envoy#41219.

@@ -1,10 +1,12 @@
 //! A request whose attempts come to another processor than the one that has it.
 
+use ai_gateway::server::QuotaOptions;
 use serde_json::Value;
 
 use crate::support::backend::{Backend, header};
-use crate::support::http::post;
+use crate::support::http::{Answer, post};
 use crate::support::planes::{GRACE, Planes};
+use crate::support::redis::Redis;
 use crate::support::{until, yaml};
 
 const CHAT: &str = "/v1/chat/completions";
@@ -121,6 +123,106 @@ async fn an_attempt_at_another_processor_asks_for_proof_as_here() {
         assert!(!sent.contains("x-ai-eg-auth-") && !sent.contains(acme), "{sent}");
     }
     until("all is accounted for", async || planes.metric("aigw_exchanges_settled_total").await == 4.0).await;
+    here.shutdown(GRACE).await;
+    there.shutdown(GRACE).await;
+}
+
+/// A policy of one limit in tokens.
+fn limit(name: &str, target: &str, more: &str, amount: u64) -> String {
+    format!(
+        "---
+apiVersion: ext.aigateway.envoyproxy.io/v1alpha1
+kind: UsageLimit
+metadata: {{name: {name}, namespace: default}}
+spec:
+  targetRefs: [{target}]
+  onStoreFailure: Closed
+{more}
+  limits: [{{name: tokens, type: TotalToken, amount: {amount}, window: {{rolling: 1h}}}}]
+"
+    )
+}
+
+const TWO: &str = "{group: aigateway.envoyproxy.io, kind: AIServiceBackend, name: two}";
+const GATEWAY: &str = "{group: gateway.networking.k8s.io, kind: Gateway, name: test}";
+const USED: u64 = 20;
+
+fn at(redis: &Redis) -> QuotaOptions {
+    // Long enough for a busy machine: what is looked at is whether it is asked.
+    let deadline = Some(std::time::Duration::from_secs(5));
+    QuotaOptions { redis: Some(redis.url().into()), redis_deadline: deadline, ..QuotaOptions::default() }
+}
+
+async fn chat(planes: &Planes, max_tokens: u64, knobs: &[(&str, &str)]) -> Answer {
+    let body = serde_json::json!({"model": "m", "max_tokens": max_tokens, "messages": [{"role": "user", "content": "Hi."}]});
+    planes.peer().send(post(CHAT, knobs, body.to_string())).await
+}
+
+/// What is left of the backend's limit, by a request that can never fit.
+async fn left(planes: &Planes) -> Option<u64> {
+    let answer = chat(planes, 1_000_000_000, &[]).await;
+    (answer.status == 429).then(|| answer.json()["error"]["quota"]["remaining"].as_u64().expect("a number"))
+}
+
+/// The processor that has the request does not know who is tried: the one that does asks, and settles.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_at_another_processor_is_held_to_its_backends_limits() {
+    let Some(mut redis) = Redis::start().await else { return };
+    let one = Backend::start(&["--status", "503"]).await;
+    let two = Backend::start(&["--usage=prompt=9,completion=11"]).await;
+    let resources = resources(&one, &two) + &limit("two", TWO, "", 5_000);
+    let Some(planes) = Planes::envoy_apart(&resources).await else { return };
+    let here = planes.processor_with(&resources, at(&redis));
+    let there = planes.processor_apart_with(&resources, at(&redis));
+    until("it is asked, and lets in", async || chat(&planes, 400, &[]).await.status == 200).await;
+    let spent = two.counters().requests * USED;
+    // What does not fit is refused, and not sent; what was used is charged, and nothing stays held.
+    until("the attempt is settled", async || left(&planes).await == Some(5_000 - spent)).await;
+    assert_eq!(two.counters().requests * USED, spent);
+    let refused = chat(&planes, 1_000_000_000, &[]).await;
+    assert_eq!(refused.json()["error"]["code"], "insufficient_quota", "{}", refused.text());
+    assert!(!refused.headers.contains_key("x-ai-eg-attempt"), "{:?}", refused.headers);
+    // An error costs nothing, and holds nothing.
+    let failed = chat(&planes, 400, &[("x-testbackend-status", "503")]).await;
+    assert_eq!((failed.status.as_u16(), two.counters().requests * USED), (503, spent + USED));
+    until("the error is settled", async || left(&planes).await == Some(5_000 - spent)).await;
+    // Its Redis gone, it lets nobody in.
+    redis.kill();
+    let before = two.counters().requests;
+    let refused = chat(&planes, 400, &[]).await;
+    assert_eq!(
+        (refused.status.as_u16(), &refused.json()["error"]["code"]),
+        (503, &"quota_unavailable".into())
+    );
+    assert_eq!(two.counters().requests, before);
+    here.shutdown(GRACE).await;
+    there.shutdown(GRACE).await;
+}
+
+/// What the router's processor was granted is kept to by the one that sends, whatever the backend's mutation says.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_at_another_processor_keeps_to_what_was_granted() {
+    let Some(redis) = Redis::start().await else { return };
+    let (one, two) = (Backend::start(&["--status", "503"]).await, Backend::start(&[]).await);
+    let mutation = "  bodyMutation: {set: [{path: max_tokens, value: '90000'}]}";
+    let resources = resources(&one, &two).replace(
+        &yaml::backend_of("Anthropic", "two", two.addr, ""),
+        &yaml::backend_of("Anthropic", "two", two.addr, mutation),
+    ) + &limit("all", GATEWAY, "  output: {clamp: true, minimum: 16}", 5_000);
+    let Some(planes) = Planes::envoy_apart(&resources).await else { return };
+    let here = planes.processor_with(&resources, at(&redis));
+    let there = planes.processor_apart_with(&resources, at(&redis));
+    let mut answer = None;
+    until("it is let in", async || {
+        answer = Some(chat(&planes, 400, &[]).await);
+        answer.as_ref().is_some_and(|answer| answer.status == 200)
+    })
+    .await;
+    let answer = answer.expect("one");
+    let clamped: u64 = answer.headers["x-aigw-output-clamped"].to_str().unwrap().parse().unwrap();
+    assert!((2_000..5_000).contains(&clamped), "{clamped}");
+    let sent: Value = serde_json::from_str(two.last().body.as_str().expect("text")).expect("JSON");
+    assert_eq!((&sent["model"], &sent["max_tokens"]), (&"claude".into(), &clamped.into()));
     here.shutdown(GRACE).await;
     there.shutdown(GRACE).await;
 }

@@ -5,9 +5,10 @@ use std::time::{Instant, SystemTime};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::super::attempted::ATTEMPT_HEADER;
 use super::super::{Exchange, ROUTING_HEADER, Settlement};
 use super::*;
-use crate::mutation::{MetadataValue, ResponsePhases};
+use crate::mutation::{MetadataValue, PhaseOverride, ResponsePhases};
 use crate::runtime::Runtime;
 
 const AUTHORITY: &str = "http.gw.default";

@@ -1,6 +1,7 @@
 //! Exchanges under limits, at every exit: what is asked, what the client is told, and what is settled.
 
 mod ceiling;
+mod elsewhere;
 
 use std::time::{Duration, Instant};
 

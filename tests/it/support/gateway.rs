@@ -152,9 +152,18 @@ impl Gateway {
 
     /// What a user's Ctrl-C does.
     pub(crate) fn interrupt(&self) {
+        self.signal("INT");
+    }
+
+    /// What an orchestrator does.
+    pub(crate) fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
-        let status = std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill");
-        assert!(status.success());
+        let status = std::process::Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(status.expect("kill").success());
     }
 
     /// The folder it keeps its own files in.

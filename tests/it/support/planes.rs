@@ -8,7 +8,7 @@ use ai_gateway::compile::{CompileOptions, Compiled, PortOverride, RoutingSecret,
 use ai_gateway::config::Config;
 use ai_gateway::resources::Snapshot;
 use ai_gateway::runtime::Runtime;
-use ai_gateway::server::{Listen, Processor, ProcessorOptions};
+use ai_gateway::server::{Listen, Processor, ProcessorOptions, QuotaOptions};
 use ai_gateway::source::Slot;
 
 use super::envoy::Envoy;
@@ -94,8 +94,16 @@ impl Planes {
 
     /// Starts the processor that [`Planes::envoy_apart`] sends attempts to.
     pub(crate) fn processor_apart(&self, yaml: &str) -> Processor {
+        self.processor_apart_with(yaml, QuotaOptions::default())
+    }
+
+    /// The same, with quotas kept there.
+    pub(crate) fn processor_apart_with(&self, yaml: &str, quotas: QuotaOptions) -> Processor {
         let slot = Slot::default();
-        let options = ProcessorOptions::new(Listen::Unix(self.dir.path().join(APART)), slot.clone());
+        let options = ProcessorOptions {
+            quotas,
+            ..ProcessorOptions::new(Listen::Unix(self.dir.path().join(APART)), slot.clone())
+        };
         let processor = Processor::start(options).expect("a processor");
         self.publish(&slot, yaml);
         processor
@@ -115,9 +123,14 @@ impl Planes {
 
     /// Starts a processor that serves nothing yet, and what it is told by.
     pub(crate) fn bare_processor(&self) -> (Processor, Slot) {
+        self.bare_processor_with(QuotaOptions::default())
+    }
+
+    fn bare_processor_with(&self, quotas: QuotaOptions) -> (Processor, Slot) {
         let slot = Slot::default();
         let options = ProcessorOptions {
             admin: Some(Listen::Unix(self.admin_socket())),
+            quotas,
             ..ProcessorOptions::new(Listen::Unix(self.dir.path().join("extproc.sock")), slot.clone())
         };
         (Processor::start(options).expect("a processor"), slot)
@@ -126,6 +139,13 @@ impl Planes {
     /// Starts a processor for these resources where Envoy looks for it.
     pub(crate) fn processor(&self, yaml: &str) -> Processor {
         let (processor, slot) = self.bare_processor();
+        self.publish(&slot, yaml);
+        processor
+    }
+
+    /// The same, with quotas kept there.
+    pub(crate) fn processor_with(&self, yaml: &str, quotas: QuotaOptions) -> Processor {
+        let (processor, slot) = self.bare_processor_with(quotas);
         self.publish(&slot, yaml);
         processor
     }
