@@ -46,7 +46,7 @@ fn durations() {
     assert_eq!(seconds("30d"), Ok(30 * 86_400));
     assert_eq!(seconds("1h30m5s"), Ok(5_405));
     assert_eq!(seconds("0s"), Ok(0));
-    assert_eq!(parse_duration("1m50ms"), Ok(std::time::Duration::from_millis(60_050)));
+    assert_eq!(parse_duration("1m50ms"), Ok(Duration::from_millis(60_050)));
     for bad in ["", "5", "h", "5w", "-1s", "1h5", "99999999999999999999s", "300000000000000d", "5é"] {
         assert!(seconds(bad).unwrap_err().contains("30d"), "{bad}");
     }
