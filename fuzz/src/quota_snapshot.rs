@@ -1,4 +1,5 @@
-//! A snapshot of quotas, and records for one, a line each. Whatever the bytes are, nothing panics; what a store takes up, it keeps as it is.
+//! A snapshot of quotas, and records for one, a line each. Whatever the bytes are, nothing panics; what a store takes up, it keeps
+//! as it is.
 
 use ai_gateway::quotastore::{MemoryStore, resume_snapshot, snapshot_of, take_snapshot};
 use serde_json::Value;

@@ -1,14 +1,14 @@
 //! What the memory store has, in a file: it survives the process.
 //!
 //! ```text
-//! start ─► Snapshot::open: what the file has is taken up ─► the snapshot's thread: if anything was done since, a new file, each second
+//! start ─► Snapshot::open: what the file has is taken up ─► a thread: a new file each second in which anything was done
 //!   end ─► Snapshot::written: the last one
 //! ```
 //!
-//! A file takes the place of another as a whole. Its shards are copied one after the other while requests go on, so of what is done at that
-//! time it may have a part: a reservation that runs out, or an end that is charged in one bucket and held in another still. Who is killed
-//! loses what was done since the last one. Of reservations it has what they hold, until when, and what becomes of it then: those who made them
-//! are gone, so they run out.
+//! A file takes the place of another as a whole. Its shards are copied one after the other while requests go on, so of what is done at
+//! that time it may have a part: an end that is charged in one bucket, say, and held in another still. Who is killed loses what was done
+//! since the last one. Of reservations it has what they hold, until when, and what becomes of it then: those who made them are gone, so
+//! they run out.
 
 mod format;
 
@@ -71,8 +71,8 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Takes up into the store what the file has, and from then on keeps in the file what the store has. A file that cannot be read any more
-    /// is set aside as `FILE.unreadable`, and the log tells of it: quotas begin anew.
+    /// Takes up into the store what the file has, and from then on keeps in the file what the store has. A file that cannot be read any
+    /// more is set aside as `FILE.unreadable`, and the log tells of it: quotas begin anew.
     ///
     /// # Errors
     /// See [`SnapshotError`]: also if the file cannot be written.
@@ -265,7 +265,7 @@ impl Keeper {
         out.get_ref().sync_data()?;
         std::fs::rename(fresh, &self.path)?;
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 }
 

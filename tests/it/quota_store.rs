@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::stores::{Timed, Topologies, connect, on_all};
 use crate::support::redis::Redis;
-use crate::support::until;
+use crate::support::{until, valkey};
 
 /// The most the account's limits allow.
 pub(crate) const AMOUNT: u64 = 1000;
@@ -522,7 +522,7 @@ async fn run(timed: &Timed, steps: &[Step], run: u64) {
 fn random_steps_agree_with_a_plain_account() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let redis = runtime.block_on(Redis::start());
-    let valkey = runtime.block_on(Redis::valkey());
+    let valkey = runtime.block_on(valkey::start());
     let topologies = runtime.block_on(Topologies::get());
     let _entered = runtime.enter();
     let mut stores = vec![(Timed::memory(), 512)];

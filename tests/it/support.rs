@@ -12,6 +12,7 @@ pub(crate) mod redis;
 pub(crate) mod scripted;
 pub(crate) mod sigv4;
 pub(crate) mod topology;
+pub(crate) mod valkey;
 pub(crate) mod yaml;
 
 use std::io::Write;

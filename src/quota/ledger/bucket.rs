@@ -88,8 +88,9 @@ impl Bucket {
         }
     }
 
-    /// What was kept of a bucket, taken up again by a clock that may not be the one it was filled by; nothing if nothing in it counts. What
-    /// is dated later than a step of now could date it is dated so, and no sum is believed. Nobody knows the leases that it holds: all run out.
+    /// What was kept of a bucket, taken up again by a clock that may not be the one it was filled by; nothing if nothing in it counts.
+    /// What is dated later than a step of now could date it is dated so, and no sum is believed. Nobody knows the leases that it holds:
+    /// all run out.
     pub fn resume(&self, now: u64) -> Option<Self> {
         let last = now.saturating_add(MAX_LEASE).div_ceil(1000);
         let mut bucket = Self::new(self.window);

@@ -3,12 +3,15 @@
 use super::{Buckets, MemoryStore, Subjects, lock};
 use crate::quota::ledger::{Bucket, Instance, MAX_LEASE};
 
+/// The name of its bucket, and until when it counts.
+type Subject = (String, u64);
+
 /// Buckets, and subjects of limits with until when they count. Reservations are in it by what they hold: nobody who would renew or end them
 /// outlives the process.
 #[derive(Debug, Default)]
 pub(in crate::quotastore) struct Copied {
     pub(in crate::quotastore) buckets: Vec<(String, Bucket)>,
-    pub(in crate::quotastore) subjects: Vec<(String, Instance, Vec<(String, u64)>)>,
+    pub(in crate::quotastore) subjects: Vec<(String, Instance, Vec<Subject>)>,
 }
 
 impl MemoryStore {

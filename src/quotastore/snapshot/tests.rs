@@ -186,7 +186,7 @@ fn a_file_that_cannot_be_read_is_set_aside_and_another_s_is_left_alone() {
     let problem = Snapshot::open(options.clone(), &at(NOW)).unwrap_err().to_string();
     assert!(problem.contains("quotas") && problem.contains("name another file"), "{problem}");
     assert_eq!(std::fs::read(&options.file).unwrap(), b"somebody's letters");
-    let of_a_folder = SnapshotOptions { file: folder.path().to_owned(), ..options.clone() };
+    let of_a_folder = SnapshotOptions { file: folder.path().to_owned(), ..options };
     assert!(matches!(Snapshot::open(of_a_folder, &at(NOW)), Err(SnapshotError::Foreign(_))));
     std::fs::write(&options.file, "").unwrap();
     assert!(Snapshot::open(options, &at(NOW)).is_ok(), "as mktemp leaves it");

