@@ -36,7 +36,9 @@ use bytes::Bytes;
 pub use self::attempt::{Arrival, Attempt, PROVED_KEY};
 pub use self::handover::{ExchangeId, Handover, InvalidId};
 use self::identity::Client;
-pub use self::identity::{CHALLENGE, UNAUTHENTICATED, unauthenticated, unauthenticated_body};
+pub use self::identity::{
+    CHALLENGE, UNAUTHENTICATED, VERIFIED_TOKENS, unauthenticated, unauthenticated_body,
+};
 use self::outgoing::Expected;
 pub use self::quota::{NoAnswer, Reservation};
 use self::quota::{Question, Ruling};
@@ -52,7 +54,7 @@ use crate::headers::{HeaderAttributes, Headers};
 use crate::keys::Index;
 use crate::mutation::{Change, LocalReply, Metadata};
 use crate::quota::{Ask, Verdict};
-use crate::runtime::{Rule, Scope, Served};
+use crate::runtime::{Proved, Rule, Scope, Served};
 use crate::translate::Reader;
 
 /// When something happens, on both clocks.
@@ -173,6 +175,8 @@ pub struct Exchange {
     state: State,
     /// The client's address, where Envoy tells it.
     source: Option<IpAddr>,
+    /// What Envoy says of the client, where it says that in metadata.
+    vouched: Proved,
     /// The store's time less ours, in milliseconds.
     ahead: i64,
     /// Taken when the exchange is settled; from then on nothing more is noted.
@@ -252,6 +256,7 @@ impl Exchange {
             id,
             state: State::Start,
             source: None,
+            vouched: Proved::default(),
             ahead: 0,
             account: Some(Box::new(settlement)),
         }
@@ -260,6 +265,11 @@ impl Exchange {
     /// The client's address, as Envoy found it. Keys that are bound to networks are refused without it.
     pub fn comes_from(&mut self, source: Option<IpAddr>) {
         self.source = source;
+    }
+
+    /// The payloads, in base64url, of tokens that Envoy has verified, as its own metadata says ([`VERIFIED_TOKENS`]).
+    pub fn has_shown(&mut self, tokens: impl IntoIterator<Item = Bytes>) {
+        self.vouched = Proved::by_tokens(tokens);
     }
 
     /// How far the clock of the store of quotas is ahead of ours, in milliseconds.

@@ -5,6 +5,7 @@
 //! processors' configuration, is said at [`Programme`].
 
 mod applied;
+mod identities;
 mod names;
 mod neighbours;
 mod objects;
@@ -132,7 +133,7 @@ pub struct ObjectStatus {
 /// A condition.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
-    /// `Accepted`, `NotAccepted`, `ResolvedRefs`.
+    /// `Accepted`, `NotAccepted`, `ResolvedRefs`, `IdentityResolved`.
     pub kind: &'static str,
     /// `True` or `False`.
     pub status: bool,
@@ -169,7 +170,7 @@ pub fn programme(snapshot: &Snapshot, options: &KubernetesOptions) -> Programme 
     let mut reports = status::reports(&everywhere);
     let mut layout = Layout::new(snapshot, &sites, &options.previous);
     let mut writer = Writer::new(snapshot, options);
-    let mut gateways = Vec::new();
+    let (mut gateways, mut unknown) = (Vec::new(), identities::Unknown::new());
     for site in &sites {
         // What there is to say of it has been said.
         let here = attached(snapshot, &site.targets, &mut services, &mut Diagnostics::new());
@@ -179,6 +180,7 @@ pub fn programme(snapshot: &Snapshot, options: &KubernetesOptions) -> Programme 
         serve::ambiguous(site, &here, &mut diagnostics);
         neighbours::stealing(snapshot, site, &here, &options.root_prefix, &mut diagnostics);
         let subjects: Vec<Subject<'_>> = here.iter().map(|route| layout.subject(site, route)).collect();
+        identities::find(snapshot, site, &subjects, &mut unknown);
         let mut refusals = protection::refusals(snapshot, site, &subjects);
         for (index, subject) in subjects.iter().enumerate() {
             if let Some(problem) = layout.occupied(snapshot, subject) {
@@ -207,7 +209,7 @@ pub fn programme(snapshot: &Snapshot, options: &KubernetesOptions) -> Programme 
     }
     let (objects, transitional) = writer.finish(&options.previous);
     Programme {
-        statuses: status::of_all(snapshot, &reports, &diagnostics),
+        statuses: status::of_all(snapshot, &reports, &unknown, &diagnostics),
         gateways,
         objects,
         transitional,

@@ -13,7 +13,7 @@ pub(super) struct Wanted {
 
 /// The types of conditions that are ours to write, in the order in which they are written. `kubectl get` shows the last one, which is
 /// what it showed with the Go controller.
-const TYPES: [&str; 4] = ["ResolvedRefs", "Programmed", "NotAccepted", "Accepted"];
+const TYPES: [&str; 5] = ["ResolvedRefs", "IdentityResolved", "Programmed", "NotAccepted", "Accepted"];
 
 /// More than this the API server does not take in a message.
 const MOST_MESSAGE: usize = 32_768;

@@ -123,10 +123,10 @@ pub(super) fn plan<'a>(
         } else {
             let labels = |value: &Value| value.pointer("/metadata/labels").cloned().unwrap_or_default();
             let done = stored.is_some_and(|stored| {
+                // What was written here is told by its generation, which is quicker than to compare it.
                 stored.annotation(EDITION) == Some(edition)
-                    && (is_part(body, stored.value())
-                        || (written.is(id, edition, stored)
-                            && is_part(&labels(body), &labels(stored.value()))))
+                    && ((written.is(id, edition, stored) && is_part(&labels(body), &labels(stored.value())))
+                        || is_part(body, stored.value()))
             });
             // One that is on its way out is applied once it is gone.
             if !done && !stored.is_some_and(|stored| stored.deleting()) {

@@ -15,6 +15,10 @@ use crate::quota::refusal;
 use crate::runtime::{Gateway, Proved, Tenancy};
 use crate::tenant::Tenant;
 
+/// The metadata in which Envoy's own filter leaves the payload of each token that it has verified, by its provider. No client writes
+/// metadata.
+pub const VERIFIED_TOKENS: &str = "envoy.filters.http.jwt_authn";
+
 /// A client, as far as it has proved who it is.
 #[derive(Clone, Default)]
 pub(super) struct Client {

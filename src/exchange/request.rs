@@ -90,10 +90,12 @@ impl Exchange {
             }
         };
         let client = match &scope {
-            Scope::Gateway(gateway) => match gateway.proofs.check(&headers, Proved::default()) {
-                Ok(proved) => Client::new(proved, key, &gateway.tenancy),
-                Err(Unproved) => return self.reply(identity::unauthenticated(endpoint)),
-            },
+            Scope::Gateway(gateway) => {
+                match gateway.proofs.check(&headers, std::mem::take(&mut self.vouched)) {
+                    Ok(proved) => Client::new(proved, key, &gateway.tenancy),
+                    Err(Unproved) => return self.reply(identity::unauthenticated(endpoint)),
+                }
+            }
             Scope::Classic(_) => Client::new(Proved::default(), key, &Tenancy::default()),
         };
         self.note(|settlement| settlement.tenant = client.tenant.clone());

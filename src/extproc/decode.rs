@@ -2,12 +2,15 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use serde_json::Value as Json;
 
 use crate::auth::CredentialMetadata;
 use crate::exchange::{
     Arrival, INTERNAL_ID_HEADER, INTERNAL_ID_KEY, Input, PROVED_KEY, ROUTING_KEY, TOLD_KEY, Told,
+    VERIFIED_TOKENS,
 };
 use crate::headers::Headers;
 use crate::mutation::METADATA_NAMESPACE;
@@ -56,6 +59,19 @@ const SOURCE: &str = "source.address";
 pub(super) fn source(request: &proto::ProcessingRequest) -> Option<IpAddr> {
     let address = request.attributes.values().find_map(|attributes| text(attributes, SOURCE))?;
     address.parse().map(|address: SocketAddr| address.ip()).or_else(|_| address.parse()).ok()
+}
+
+/// The payloads of tokens that Envoy has verified, in base64url: by its own filter's metadata, in the order of the providers' names.
+pub(super) fn tokens(request: &proto::ProcessingRequest) -> Vec<Bytes> {
+    let metadata = request.metadata_context.as_ref();
+    let Some(found) = metadata.and_then(|metadata| metadata.filter_metadata.get(VERIFIED_TOKENS)) else {
+        return Vec::new();
+    };
+    let Json::Object(providers) = object(found, 0) else { return Vec::new() };
+    let mut payloads: Vec<(String, Json)> = providers.into_iter().collect();
+    payloads.sort_by(|one, other| one.0.cmp(&other.0));
+    let payloads = payloads.into_iter().filter(|(_, claims)| claims.is_object());
+    payloads.map(|(_, claims)| URL_SAFE_NO_PAD.encode(claims.to_string()).into()).collect()
 }
 
 /// What Envoy tells of an attempt; nothing where the stream is the router's, whose filter asks for none of an attempt's attributes.
@@ -172,4 +188,32 @@ fn headers(map: Option<proto::HeaderMap>) -> Headers {
 /// Envoy fills either `value` or, by default, `raw_value`.
 fn value(value: Bytes, raw: Bytes) -> Bytes {
     if value.is_empty() { raw } else { value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(entries: Vec<(&'static str, Kind)>) -> proto::Struct {
+        let field = |(key, kind): (&'static str, Kind)| proto::Field {
+            key: key.into(),
+            value: Some(proto::Value { kind: Some(kind) }),
+        };
+        proto::Struct { fields: entries.into_iter().map(field).collect() }
+    }
+
+    #[test]
+    fn only_the_metadata_of_envoys_filter_vouches_for_a_token() {
+        let payload = of(vec![("sub", Kind::StringValue("s".into()))]);
+        let providers = of(vec![("p", Kind::StructValue(payload)), ("odd", Kind::StringValue("x".into()))]);
+        let asked = |namespace: &str| {
+            let filter_metadata = [(namespace.to_owned(), providers.clone())].into();
+            tokens(&proto::ProcessingRequest {
+                metadata_context: Some(proto::Metadata { filter_metadata }),
+                ..proto::ProcessingRequest::default()
+            })
+        };
+        assert_eq!(asked(VERIFIED_TOKENS), [URL_SAFE_NO_PAD.encode(r#"{"sub":"s"}"#)]);
+        assert!(asked("somebody.else").is_empty() && asked(METADATA_NAMESPACE).is_empty());
+    }
 }

@@ -73,6 +73,7 @@ impl Inner {
             None => {
                 let mut exchange = Exchange::new(scope, self.registry.id(), Arc::clone(&self.settings), now);
                 exchange.comes_from(decode::source(first));
+                exchange.has_shown(decode::tokens(first));
                 exchange.store_is_ahead(self.settler.desk().ahead());
                 Party::Router(self.settler.guard(exchange, Arc::clone(&self.registry)))
             }

@@ -27,19 +27,19 @@ struct Controller {
 
 impl Controller {
     /// Starts the `index`th one, with ports of its own and a lease that is soon over.
-    fn start(api: &ApiServer, index: u16, more: &[&str]) -> Self {
+    fn start(api: &ApiServer, index: u16) -> Self {
+        Self::start_with(api, index, &["--lease-duration=3s", "--renew-deadline=2s", "--retry-period=500ms"])
+    }
+
+    /// As [`Controller::start`], with these flags.
+    fn start_with(api: &ApiServer, index: u16, more: &[&str]) -> Self {
         let log = api.folder().join(format!("controller-{index}.log"));
         let file = File::options().create(true).append(true).open(&log).expect("a log");
         let mut command = Command::new(binary());
         let level = "debug,hyper=warn,h2=warn,tower=warn,kube_client=info";
         command.args(["--log-level", level, "controller"]);
         command.arg("--kubeconfig").arg(api.kubeconfig());
-        command.args([
-            "--lease-duration=3s",
-            "--renew-deadline=2s",
-            "--retry-period=500ms",
-            "--rollout-bound=1s",
-        ]);
+        command.arg("--rollout-bound=1s");
         command.arg(format!("--admin=127.0.0.1:{}", 8080 + index));
         command.arg(format!("--config-listen=127.0.0.1:{}", 1065 + index));
         command.args(more).env("POD_NAME", format!("controller-{index}")).env_remove("POD_NAMESPACE");
@@ -189,9 +189,9 @@ async fn generated(api: &ApiServer) -> Vec<String> {
 fn of_two_controllers_one_leads_and_the_other_takes_over_when_it_is_gone() {
     isolated(async |api| {
         cluster(&api).await;
-        let mut first = Controller::start(&api, 1, &[]);
+        let mut first = Controller::start(&api, 1);
         held_by(&api, 1).await;
-        let mut second = Controller::start(&api, 2, &[]);
+        let mut second = Controller::start(&api, 2);
         let follows = async || second.logged().contains("another controller leads");
         until("the second follows", follows).await;
         let key = until_some("the routing key", async || {
@@ -216,7 +216,7 @@ fn an_api_server_that_goes_takes_nothing_away_and_leads_to_no_second_leader() {
     isolated(async |mut api| {
         cluster(&api).await;
         api.apply(&[GATEWAY, BACKEND, ROUTE].join("---")).await;
-        let first = Controller::start(&api, 1, &[]);
+        let first = Controller::start(&api, 1);
         held_by(&api, 1).await;
         let said =
             until_some("a condition", async || condition(&api, "aigatewayroute", "route", "Accepted").await)
@@ -245,7 +245,7 @@ fn kinds_that_are_not_installed_are_watched_once_they_appear() {
         api.kubectl(&["create", "namespace", SYSTEM]).await;
         own_kinds(&api).await;
         api.apply(&[BACKEND, ROUTE].join("---")).await;
-        let _controller = Controller::start(&api, 1, &[]);
+        let _controller = Controller::start(&api, 1);
         // Without Gateway API there is no Gateway, and so nothing in force.
         until("the route is judged", async || {
             condition(&api, "aigatewayroute", "route", "Programmed").await.is_some()
@@ -264,7 +264,7 @@ fn deleting_a_gateway_or_a_route_leaves_nothing() {
     isolated(async |api| {
         cluster(&api).await;
         api.apply(&[GATEWAY, BACKEND, ROUTE].join("---")).await;
-        let mut first = Controller::start(&api, 1, &[]);
+        let mut first = Controller::start(&api, 1);
         let httproute = async || find(&api, "default", "httproute", "route").await;
         until_some("the HTTPRoute", httproute).await;
         let route = find(&api, "default", "aigatewayroute", "route").await.expect("the route");
@@ -279,7 +279,7 @@ fn deleting_a_gateway_or_a_route_leaves_nothing() {
         let waiting =
             find(&api, "default", "aigatewayroute", "route").await.expect("it waits for its controller");
         assert!(waiting["metadata"]["deletionTimestamp"].is_string());
-        let _second = Controller::start(&api, 2, &[]);
+        let _second = Controller::start(&api, 2);
         until("nothing is left", async || {
             find(&api, "default", "aigatewayroute", "route").await.is_none()
                 && generated(&api).await.is_empty()
@@ -314,7 +314,7 @@ spec:
         let patch = r#"{"metadata":{"finalizers":["aigateway.envoyproxy.io/finalizer"]}}"#;
         api.kubectl(&["-n", "default", "patch", "aiservicebackend", "backend", "--type=merge", "-p", patch])
             .await;
-        let _controller = Controller::start(&api, 1, &[]);
+        let _controller = Controller::start(&api, 1);
         until("the HTTPRoute is ours", async || {
             let route = find(&api, "default", "httproute", "route").await.expect("it stays");
             route["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "envoy-ai-gateway"
@@ -353,7 +353,7 @@ spec: {urlRewrite: {hostname: {type: Header, header: x-theirs}}}
             versions
         };
         let before = versions().await;
-        let _controller = Controller::start(&api, 1, &[]);
+        let _controller = Controller::start(&api, 1);
         until("the first conflict is said", async || {
             let route = find(&api, "default", "aigatewayroute", "route").await.expect("the route");
             route["status"].to_string().contains("HTTPRoute default/route is not one of ours")

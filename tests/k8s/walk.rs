@@ -2,6 +2,7 @@
 
 mod changes;
 mod failures;
+mod tenants;
 
 use std::path::PathBuf;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use crate::exchange::{NO_ROUTE, PROCESSED_HEADER, ROUTING_HEADER};
+use crate::exchange::{NO_ROUTE, PROCESSED_HEADER, ROUTING_HEADER, VERIFIED_TOKENS};
 use crate::mutation::METADATA_NAMESPACE;
 use crate::resources::aigateway::AIGatewayRoute;
 use crate::resources::types::{BackendObjectReference, ParentReference};
@@ -134,7 +134,7 @@ pub(super) fn extension(site: &Site<'_>, namespace: &str, options: &KubernetesOp
             "request": { "body": "Buffered", "attributes": ["source.address"] },
             "response": {},
         },
-        "metadata": { "writableNamespaces": [METADATA_NAMESPACE] },
+        "metadata": { "accessibleNamespaces": [VERIFIED_TOKENS], "writableNamespaces": [METADATA_NAMESPACE] },
     });
     if options.system_namespace == namespace
         && let Some(reference) = processor["backendRefs"][0].as_object_mut()

@@ -168,7 +168,8 @@ fn of_section(
 }
 
 impl Subject<'_> {
-    fn object<'s>(&'s self, name: &'s str) -> Object<'s> {
+    /// The route as policies know it, under this name.
+    pub(super) fn object<'s>(&'s self, name: &'s str) -> Object<'s> {
         Object { kind: "HTTPRoute", namespace: self.route.resource.namespace(), name, labels: &self.labels }
     }
 }

@@ -7,6 +7,7 @@ use crate::diagnostics::{Diagnostic, Diagnostics};
 use crate::resources::aigateway::AIGatewayRoute;
 use crate::resources::{Located, Snapshot};
 
+use super::identities::Unknown;
 use super::serve::Refusal;
 use super::{Condition, ObjectStatus};
 
@@ -29,6 +30,7 @@ pub(super) struct RouteReport {
 pub(super) fn of_all(
     snapshot: &Snapshot,
     reports: &BTreeMap<String, RouteReport>,
+    unknown: &Unknown,
     diagnostics: &Diagnostics,
 ) -> Vec<ObjectStatus> {
     let found = Found::new(diagnostics);
@@ -48,7 +50,12 @@ pub(super) fn of_all(
     plain!(gateway_configs, "GatewayConfig", GROUP);
     plain!(quota_policies, "QuotaPolicy", "aigateway.envoyproxy.io/v1alpha1");
     plain!(usage_limits, "UsageLimit", "ext.aigateway.envoyproxy.io/v1alpha1");
-    plain!(tenant_policies, "TenantPolicy", "ext.aigateway.envoyproxy.io/v1alpha1");
+    all.extend(snapshot.tenant_policies.iter().map(|policy| {
+        let mut status = found.of_object(policy, "TenantPolicy", "ext.aigateway.envoyproxy.io/v1alpha1");
+        let name = (policy.namespace().to_owned(), policy.name().to_owned());
+        status.conditions.push(identified(unknown.get(&name)));
+        status
+    }));
     all.extend(snapshot.mcp_routes.iter().map(|route| {
         let mut status = found.of_object(route, "MCPRoute", GROUP);
         status.conditions.push(Condition {
@@ -235,6 +242,21 @@ fn resolved(broken: &[String]) -> Condition {
             Condition { kind: "ResolvedRefs", status: false, reason, message }
         }
     }
+}
+
+/// Whether the clients that Envoy knows are known to the processors.
+fn identified(unknown: Option<&BTreeSet<String>>) -> Condition {
+    let (reason, message) = match unknown {
+        None => ("Resolved", "whom Envoy knows is known to the processors".to_owned()),
+        Some(ways) => {
+            let ways = ways.iter().cloned().collect::<Vec<_>>().join(", ");
+            let message = format!(
+                "clients count as anonymous who prove who they are by {ways}: Envoy Gateway tells the processors of verified tokens (jwt) only; use those, or keys of the gateway's own (gatewayKey)"
+            );
+            ("NotCarried", message)
+        }
+    };
+    Condition { kind: "IdentityResolved", status: unknown.is_none(), reason, message }
 }
 
 fn joined(messages: &[String]) -> String {

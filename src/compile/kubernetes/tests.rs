@@ -1,5 +1,6 @@
 //! Objects of a cluster in, what it is told out.
 
+mod identities;
 mod properties;
 mod protection;
 mod revealed;

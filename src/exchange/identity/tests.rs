@@ -171,6 +171,47 @@ proptest! {
     }
 }
 
+/// Where Envoy Gateway runs the filters, nothing else tells the processors who clients are.
+#[test]
+fn a_token_that_envoy_vouches_for_says_who_is_asking() {
+    let mut config: Config = serde_json::from_value(json!({
+        "backends": [{"name": "d/b/route/r/rule/0/ref/0"}],
+        "gateways": [{
+            "authority": "a", "name": "d/gw", "models": {},
+            "tenancy": {"policy": "d/t", "jwt": {"organisation": "realm.org", "key": "sub"}, "access": [
+                {"tenant": {"organisation": "acme"}, "models": ["m"]}]},
+            "hosts": [{"hostname": "*", "matches": [{"headers": [], "rule": 0}]}],
+            "rules": [{"route": "d/r", "backend": "d/b/route/r/rule/0/ref/0", "routingKey": "k"}],
+        }],
+    }))
+    .unwrap();
+    let ask = |config: &Config, tokens: &[serde_json::Value]| {
+        use base64::Engine as _;
+        let (runtime, _) = Runtime::new(config.clone());
+        let mut exchange = Exchange::new(runtime.scope("a"), ID, Arc::default(), now());
+        let encode =
+            |claims: &serde_json::Value| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(claims.to_string());
+        exchange.has_shown(tokens.iter().map(|claims| encode(claims).into()));
+        let own =
+            [(":path", "/v1/chat/completions"), (":method", "POST"), ("content-type", "application/json")];
+        let headers = own.into_iter().collect();
+        exchange.handle(Input::RequestHeaders { headers, end_of_stream: false }, now()).unwrap();
+        let body = Bytes::from_static(br#"{"model":"m","messages":[]}"#);
+        let step = exchange.handle(Input::RequestBody { body, end_of_stream: true }, now()).unwrap();
+        let status = if let Step::Reply(reply) = step { reply.status } else { 200 };
+        (status, exchange.settle(Instant::now()).unwrap().tenant.to_string())
+    };
+    let acme = json!({"realm": {"org": "acme"}, "sub": "s"});
+    assert_eq!(ask(&config, std::slice::from_ref(&acme)), (200, "acme/-/s".to_owned()));
+    assert_eq!(ask(&config, &[]).0, 401);
+    let other = json!({"realm": {"org": "other"}});
+    assert_eq!(ask(&config, &[other]).0, 403);
+    // A rule's own policy reads the same token its own way.
+    config.gateways[0].rules[0].tenancy =
+        serde_json::from_value(json!({"policy": "d/r", "access": []})).unwrap();
+    assert_eq!(ask(&config, &[acme]), (200, "-/-/s".to_owned()));
+}
+
 #[test]
 fn a_gateway_asks_for_keys_as_it_says() {
     let key = |seed| ("x-api-key", text(seed));

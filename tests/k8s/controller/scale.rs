@@ -53,7 +53,7 @@ async fn measure(api: ApiServer, count: usize) {
     println!("{count} routes: created in {:.1?}", begun.elapsed());
 
     let begun = Instant::now();
-    let controller = Controller::start(&api, 1, &["--rollout-grace=500ms"]);
+    let controller = Controller::start_with(&api, 1, &["--rollout-grace=500ms"]);
     let processor = Processor::start(&api).await;
     scale.everything_is_in_force().await;
     println!("{count} routes: all in force {:.1?} after the controller's start", begun.elapsed());

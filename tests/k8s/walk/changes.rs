@@ -45,7 +45,7 @@ fn provider(name: &str, key: &str) -> String {
 }
 
 /// A policy that asks for the key `open sesame` of the given target.
-fn api_key(name: &str, kind: &str, target: &str) -> String {
+pub(super) fn api_key(name: &str, kind: &str, target: &str) -> String {
     let meta = json!({"name": name, "namespace": "default"});
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret", "metadata": meta, "stringData": {"someone": "open sesame"},
