@@ -271,12 +271,12 @@ fn in_force(route: &DynamicObject) -> bool {
 /// The routing key of the newest rule of an HTTPRoute: the last one with any.
 fn key(http_route: &Value) -> String {
     let rules = http_route["spec"]["rules"].as_array().cloned().unwrap_or_default();
-    let keys = rules.iter().filter_map(|rule| {
+    let mut keys = rules.iter().filter_map(|rule| {
         let headers = rule["matches"][0]["headers"].as_array()?;
         let key = headers.iter().find(|header| header["name"] == "x-ai-eg-route")?["value"].as_str()?;
         Some(key.to_owned()).filter(|key| key != "none")
     });
-    keys.last().unwrap_or_default()
+    keys.next_back().unwrap_or_default()
 }
 
 /// The sum over all series of a metric.
