@@ -27,7 +27,7 @@ fn store() -> MemoryStore {
     MemoryStore::new(|| NOW, 1 << 10)
 }
 
-/// How often each byte is in it: maps have no order.
+/// How often each byte is in it: records have no order.
 fn records(bytes: &[u8]) -> [usize; 256] {
     let mut counts = [0; 256];
     for byte in bytes {

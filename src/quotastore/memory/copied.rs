@@ -28,7 +28,8 @@ impl MemoryStore {
             let shard = lock(shard);
             let bucket = |(name, bucket): (&String, &Bucket)| (name.clone(), bucket.clone());
             let subjects = |(name, subjects): (&String, &Subjects)| {
-                let until = subjects.until.iter().map(|(name, until)| (name.clone(), *until));
+                // In an order, so that what is the same reads the same.
+                let until = subjects.order.iter().map(|(until, name)| (name.clone(), *until));
                 (name.clone(), subjects.window, until.collect())
             };
             Copied {
@@ -47,10 +48,10 @@ impl MemoryStore {
             }
         }
         for (list, window, subjects) in kept.subjects {
-            // No subject that is touched now would count any longer.
-            let longest = window.over_after(now.saturating_add(MAX_LEASE + 1000));
             self.change(&list, |shard| {
                 let own = shard.lists.entry(list.clone()).or_insert_with(|| Subjects::new(window));
+                // No subject that is touched now would count any longer.
+                let longest = own.window.over_after(now.saturating_add(MAX_LEASE + 1000));
                 for (name, until) in subjects {
                     own.touch(&name, until.min(longest));
                 }

@@ -130,6 +130,17 @@ fn subjects_that_have_buckets_of_their_own_keep_them() {
     assert_eq!((look(&much_later, &of("three")), look(&much_later, &of("one"))), ((50, 0), (0, 0)));
 }
 
+/// Found by the fuzz target.
+#[test]
+fn a_list_that_comes_twice_counts_by_its_first_window() {
+    let list = |length: u64| serde_json::json!({"Subjects": ["a:r", {"Rolling": {"length": length}}, [["a:one:r", u64::MAX]]]});
+    let (first, next) = (at(NOW), at(NOW));
+    assert!(resume_snapshot(&first, &snapshot_of(&[list(30_000), list(60_000)])));
+    let kept = take_snapshot(&first);
+    assert!(resume_snapshot(&next, &kept));
+    assert_eq!(take_snapshot(&next), kept);
+}
+
 #[tokio::test]
 async fn a_file_is_written_when_something_was_done_only() {
     let folder = tempfile::tempdir().unwrap();
