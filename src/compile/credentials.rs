@@ -63,16 +63,19 @@ impl PartialEq for Credential {
     }
 }
 
+/// By namespace and name of an AIServiceBackend.
+type ByBackend<'a> = HashMap<(&'a str, &'a str), Vec<&'a Located<BackendSecurityPolicy>>>;
+
 /// The policies by the AIServiceBackend that they target, so that a backend need not look at all of them. Clones are handles.
 #[derive(Clone)]
 pub(super) struct Policies<'a> {
     snapshot: &'a Snapshot,
-    by_backend: Rc<HashMap<(&'a str, &'a str), Vec<&'a Located<BackendSecurityPolicy>>>>,
+    by_backend: Rc<ByBackend<'a>>,
 }
 
 impl<'a> Policies<'a> {
     pub(super) fn new(snapshot: &'a Snapshot) -> Self {
-        let mut by_backend: HashMap<_, Vec<&Located<BackendSecurityPolicy>>> = HashMap::new();
+        let mut by_backend = ByBackend::new();
         for policy in &snapshot.backend_security_policies {
             let backends = policy
                 .spec
