@@ -73,6 +73,8 @@ async fn measure(api: ApiServer, count: usize) {
         scale.wait("the processor has it", async || processor.knows(&wanted)).await;
         let served = begun.elapsed();
         scale.wait("the old rule is gone", async || !scale.rules_of(&route).await.contains(&old)).await;
+        // A status that says so may be of the edition before, which had both rules.
+        scale.wait("the last edition is accepted", async || scale.is_accepted(&route).await).await;
         scale.wait("the route is in force", async || scale.is_in_force(&route).await).await;
         let settled = begun.elapsed();
         scale.at_rest().await;
@@ -201,12 +203,19 @@ impl Scale<'_> {
         found["spec"]["rules"].to_string()
     }
 
-    /// Until what is compiled anew, twice, leads to no write: then nothing is left to do, and to look again does nothing.
+    async fn is_accepted(&self, route: &str) -> bool {
+        let found = find(self.api, "default", "httproute", route).await.expect("the HTTPRoute");
+        let said = &found["status"]["parents"][0]["conditions"][0]["observedGeneration"];
+        *said == found["metadata"]["generation"]
+    }
+
+    /// Until what is compiled anew, three times, leads to no write, and all routes are in force: then nothing is left to do, and to look
+    /// again does nothing.
     async fn at_rest(&self) {
         let destinations = self.api_of(("gateway.envoyproxy.io", "v1alpha1", "Backend", "backends"));
         let mut quiet = 0;
         let mut nudge = 0;
-        while quiet < 2 {
+        while quiet < 3 {
             let before = self.counters().await;
             nudge += 1;
             let patch =
@@ -217,7 +226,8 @@ impl Scale<'_> {
                 self.counters().await.compilations > before.compilations
             })
             .await;
-            let same = self.counters().await.writes <= before.writes;
+            let routes = self.api_of(WRITTEN[0]).list(&ListParams::default()).await.expect("a list");
+            let same = self.counters().await.writes <= before.writes && routes.items.iter().all(in_force);
             quiet = if same { quiet + 1 } else { 0 };
         }
     }
