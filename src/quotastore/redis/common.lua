@@ -26,28 +26,23 @@ local function granule(b) return math.max(1, math.ceil(b.length / PARTS)) end
 
 local function leaves(b, part) return (part + PARTS + 1) * granule(b) end
 
--- Reads a bucket, with a field that will be asked for and, if it will be charged, the part of the moment: one command instead of three.
--- Its name ends with its window: f, rLENGTH or aSTART-END.
-local function load(prefix, name, field, charged_at)
+-- Reads a bucket. Its name ends with its window: f, rLENGTH or aSTART-END.
+local function load(prefix, name)
   local window = string.match(name, ':([^:]*)$')
-  local b = { key = prefix .. 'b:' .. name, name = name, kind = string.sub(window, 1, 1), changes = {}, gone = {}, seen = {}, dirty = false }
+  local b = { key = prefix .. 'b:' .. name, name = name, kind = string.sub(window, 1, 1), changes = {}, gone = {}, dirty = false }
   if b.kind == 'r' then b.length = tonumber(string.sub(window, 2)) end
   if b.kind == 'a' then b.ends = tonumber(string.match(window, '-(%d+)$')) end
-  local fields = { 's', 'h', 't', 'm', 'f', 'x', field }
-  if charged_at and b.kind == 'r' then fields[#fields + 1] = 'r' .. int(math.floor(charged_at / granule(b))) end
-  local v = redis.call('HMGET', b.key, unpack(fields))
-  for i = 7, #fields do b.seen[fields[i]] = tonumber(v[i] or 0) end
+  local v = redis.call('HMGET', b.key, 's', 'h', 't', 'm', 'f', 'x')
   b.spent, b.held, b.swept = tonumber(v[1] or 0), tonumber(v[2] or 0), tonumber(v[3] or 0)
   b.last, b.first, b.expires = tonumber(v[4] or 0), tonumber(v[5] or 0), tonumber(v[6] or 0)
   b.top = b.expires
-  b.was = { s = b.spent, h = b.held, t = b.swept, m = b.last, f = b.first }
   return b
 end
 
 -- A field as it is after what was done in this step.
 local function get(b, field)
   if b.gone[field] then return 0 end
-  return b.changes[field] or b.seen[field] or tonumber(redis.call('HGET', b.key, field) or 0)
+  return b.changes[field] or tonumber(redis.call('HGET', b.key, field) or 0)
 end
 
 local function put(b, field, value)
@@ -166,14 +161,7 @@ end
 
 local function save(b)
   if not b.dirty then return end
-  local set = {}
-  local is = { s = b.spent, h = b.held, t = b.swept, m = b.last, f = b.first }
-  for field, value in pairs(is) do
-    if value ~= b.was[field] then
-      set[#set + 1] = field
-      set[#set + 1] = int(value)
-    end
-  end
+  local set = { 's', int(b.spent), 'h', int(b.held), 't', int(b.swept), 'm', int(b.last), 'f', int(b.first) }
   for field, value in pairs(b.changes) do
     set[#set + 1] = field
     set[#set + 1] = int(value)

@@ -4,7 +4,7 @@ local lease = known(KEYS[1])
 if not lease or lease.settled then return 0 end
 local buckets, alive = {}, 1
 for i, part in ipairs(lease.parts) do
-  buckets[i] = load(prefix, part.name, part.letter .. int(lease.slot))
+  buckets[i] = load(prefix, part.name)
   sweep(buckets[i], now)
   if lease.slot <= buckets[i].swept then alive = 0 end
 end

@@ -25,7 +25,7 @@ for i, c in ipairs(claims) do
     name = choose(prefix, c.own, c.overflow, c.list, c.most, now)
     if name ~= c.own then overflowed = overflowed + 1 end
   end
-  buckets[i] = load(prefix, name, c.letter .. int(math.ceil((now + tonumber(ARGV[3])) / 1000)))
+  buckets[i] = load(prefix, name)
   sweep(buckets[i], now)
 end
 

@@ -6,7 +6,7 @@ if lease and lease.settled then return 1 end
 local N, buckets = 7, {}
 if lease then
   for i, part in ipairs(lease.parts) do
-    buckets[i] = load(prefix, part.name, part.letter .. int(lease.slot), now)
+    buckets[i] = load(prefix, part.name)
     sweep(buckets[i], now)
   end
   for i, part in ipairs(lease.parts) do
@@ -21,7 +21,7 @@ else
     local ends = tonumber(ARGV[at + 6])
     local name = choose(prefix, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4], now)
     if ends > 0 and now >= ends then name = ARGV[at + 7] end
-    buckets[i] = load(prefix, name, nil, now)
+    buckets[i] = load(prefix, name)
     sweep(buckets[i], now)
   end
   for i = 1, (#ARGV - 2) / N do
