@@ -53,7 +53,7 @@ impl Told {
         }
     }
 
-    /// Reads what [`Told::text`] wrote.
+    /// Reads what `Told::text` wrote.
     pub fn parse(text: &str) -> Option<Self> {
         let told: Self = serde_json::from_str(text).ok()?;
         told.tenant.parse::<Tenant>().is_ok().then_some(told)
