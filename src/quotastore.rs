@@ -17,6 +17,7 @@ mod memory;
 mod record;
 mod redis;
 mod snapshot;
+mod worker;
 
 #[cfg(test)]
 mod tests;

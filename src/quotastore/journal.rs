@@ -20,15 +20,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::oneshot;
 
 use self::format::{Content, Entry, Foreign, MAGIC, decode, encode};
+use super::worker::Worker;
 use crate::quota::{ReservationId, Settle};
 
 /// How long ends gather before those that the store was not told of are written.
@@ -90,9 +91,10 @@ pub enum JournalError {
 /// A journal that is open. Dropping it writes what is left.
 #[derive(Debug)]
 pub struct Journal {
-    messages: Option<SyncSender<Message>>,
+    messages: SyncSender<Message>,
     lost: Arc<AtomicU64>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Ends when nobody can send messages any more.
+    _thread: Worker,
 }
 
 enum Message {
@@ -155,21 +157,18 @@ impl Journal {
         .map_err(at(&path))?;
         let (messages, queue) = sync_channel(QUEUE);
         let counter = Arc::clone(&lost);
-        let thread = thread::Builder::new().name("quota-journal".to_owned()).spawn(move || {
+        let thread = Worker::start("quota-journal", move || {
             log.run(&queue, &counter);
             drop(lock);
         });
-        let thread = Mutex::new(Some(thread.map_err(at(&path))?));
         let owed = owed.into_iter().map(|(_, settle)| settle).collect();
-        Ok((Self { messages: Some(messages), lost, thread }, owed))
+        Ok((Self { messages, lost, _thread: thread.map_err(at(&path))? }, owed))
     }
 
     /// A reservation has ended, and the store is to be told. Never waits.
     pub(super) fn owe(&self, settle: &Settle) {
         let message = Message::Owe(wall(), settle.clone());
-        if let Some(Err(TrySendError::Full(_) | TrySendError::Disconnected(_))) =
-            self.messages.as_ref().map(|messages| messages.try_send(message))
-        {
+        if self.messages.try_send(message).is_err() {
             lose(&self.lost, "its disk is too slow", 1);
         }
     }
@@ -177,9 +176,8 @@ impl Journal {
     /// The store has been told of these. Returns those that will certainly never come out of the journal again.
     pub(super) async fn paid(&self, ids: Vec<ReservationId>) -> Vec<ReservationId> {
         let (reply, safe) = oneshot::channel();
-        let Some(messages) = &self.messages else { return Vec::new() };
         // If it does not know, they are delivered again after a restart, and count once.
-        if messages.try_send(Message::Paid(ids, reply)).is_err() {
+        if self.messages.try_send(Message::Paid(ids, reply)).is_err() {
             return Vec::new();
         }
         safe.await.unwrap_or_default()
@@ -188,16 +186,6 @@ impl Journal {
     /// How many ends could not be written.
     pub fn lost(&self) -> u64 {
         self.lost.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        self.messages = None;
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // A panic in there was reported when it happened.
-            let _ = thread.join();
-        }
     }
 }
 

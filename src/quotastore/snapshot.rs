@@ -16,16 +16,16 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use self::format::{Content, MOST, Unreadable};
 use super::MemoryStore;
+use super::worker::Worker;
 use crate::quota::ledger::SLACK;
 
 /// Writing takes at most one part in so many of the time: what is long is written less often.
@@ -65,9 +65,10 @@ pub enum SnapshotError {
 /// A file that follows a store. Dropping it writes what is left.
 #[derive(Debug)]
 pub struct Snapshot {
-    asked: Option<Sender<oneshot::Sender<()>>>,
+    asked: Sender<oneshot::Sender<()>>,
     failed: Arc<AtomicU64>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    /// Ends when nobody can ask any more.
+    _thread: Worker,
 }
 
 impl Snapshot {
@@ -113,18 +114,17 @@ impl Snapshot {
         // What cannot be written is better known now.
         keeper.write().map_err(at(&path))?;
         let (asked, queue) = channel();
-        let thread = thread::Builder::new().name("quota-snapshot".to_owned()).spawn(move || {
+        let thread = Worker::start("quota-snapshot", move || {
             keeper.run(&queue);
             drop(lock);
         });
-        let thread = Mutex::new(Some(thread.map_err(at(&path))?));
-        Ok(Self { asked: Some(asked), failed, thread })
+        Ok(Self { asked, failed, _thread: thread.map_err(at(&path))? })
     }
 
     /// Writes what has been done until now, and waits for that.
     pub(super) async fn written(&self) {
         let (reply, done) = oneshot::channel();
-        if self.asked.as_ref().is_some_and(|asked| asked.send(reply).is_ok()) {
+        if self.asked.send(reply).is_ok() {
             // It answers unless it has failed altogether, which was reported then.
             let _ = done.await;
         }
@@ -133,16 +133,6 @@ impl Snapshot {
     /// How many times it could not be written.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        self.asked = None;
-        if let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            // A panic in there was reported when it happened.
-            let _ = thread.join();
-        }
     }
 }
 

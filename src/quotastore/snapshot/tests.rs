@@ -171,7 +171,7 @@ fn a_process_that_is_killed_has_left_a_file() {
         if look(&next, &rolling()) == (30, 0) {
             break;
         }
-        thread::yield_now();
+        std::thread::yield_now();
     }
 }
 
