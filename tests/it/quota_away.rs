@@ -47,6 +47,15 @@ async fn left(closed: &Gateway) -> Option<u64> {
     }
 }
 
+/// Redis is gone, or there and silent.
+fn leave(redis: &mut Redis, gone: bool) {
+    if gone { redis.kill() } else { redis.signal("STOP") }
+}
+
+async fn come_back(redis: &mut Redis, gone: bool) {
+    if gone { redis.run().await } else { redis.signal("CONT") }
+}
+
 /// Ends of requests that Redis has not been told of.
 async fn owed(gateway: &Gateway) -> f64 {
     let text = gateway.admin().send(get("/metrics")).await.text();
@@ -65,11 +74,7 @@ async fn an_open_policy_serves_while_redis_is_silent_or_gone_and_charges_once_it
     assert_eq!(ask(&gateway).await.status, 200);
     for gone in [false, true] {
         until("nothing is owed", async || owed(&gateway).await == 0.0).await;
-        if gone {
-            redis.kill()
-        } else {
-            redis.signal("STOP")
-        };
+        leave(&mut redis, gone);
         for _ in 0..5 {
             let answer = ask(&gateway).await;
             assert_eq!(answer.status, 200, "{}", answer.text());
@@ -79,11 +84,7 @@ async fn an_open_policy_serves_while_redis_is_silent_or_gone_and_charges_once_it
             );
         }
         until("it is owed", async || owed(&gateway).await >= 5.0).await;
-        if gone {
-            redis.run().await
-        } else {
-            redis.signal("CONT")
-        };
+        come_back(&mut redis, gone).await;
     }
     until("Redis is told", async || owed(&gateway).await == 0.0).await;
     gateway.stop().await;
@@ -102,11 +103,7 @@ async fn a_closed_policy_says_that_the_store_is_away_in_the_clients_dialect() {
     for gone in [false, true] {
         until("requests are let in", async || ask(&gateway).await.status == 200).await;
         let before = backend.counters().requests;
-        if gone {
-            redis.kill()
-        } else {
-            redis.signal("STOP")
-        };
+        leave(&mut redis, gone);
         for _ in 0..5 {
             let answer = ask(&gateway).await;
             assert_eq!(answer.status, 503, "{}", answer.text());
@@ -121,11 +118,7 @@ async fn a_closed_policy_says_that_the_store_is_away_in_the_clients_dialect() {
             );
         }
         assert_eq!(backend.counters().requests, before, "nobody was let in");
-        if gone {
-            redis.run().await
-        } else {
-            redis.signal("CONT")
-        };
+        come_back(&mut redis, gone).await;
     }
     until("requests are let in again", async || ask(&gateway).await.status == 200).await;
     let charged = backend.counters().requests * USED;
@@ -143,7 +136,7 @@ async fn what_is_in_flight_when_the_process_is_told_to_stop_is_charged_once() {
         let (backend, folder) = (backend().await, tempfile::tempdir().unwrap());
         let Some(gateway) = start(&backend, &redis, folder.path(), CLOSED).await else { return };
         until("Redis is there", async || left(&gateway).await == Some(AMOUNT)).await;
-        let knobs = [("x-testbackend-chunks", "20"), ("x-testbackend-pace", "100ms")];
+        let knobs = [("x-testbackend-chunks", "20"), ("x-testbackend-pace", "400ms")];
         let request = || post(CHAT, &knobs, chat(400, true));
         let mut bodies = Vec::new();
         for _ in 0..3 {
