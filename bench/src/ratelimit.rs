@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::procfs;
 use crate::redis::Redis;
-use crate::report::{Spread, line, verdict};
+use crate::report::{Spread, line, reached};
 use crate::rig::{Process, free_port};
 
 /// How many pairs of calls are under way at once.
@@ -166,8 +166,7 @@ fn compared(pool: &str, theirs: &[Cell], ours: &[Cell]) -> String {
             of(theirs, &|cell| cell.rate).shown(0),
             of(ours, &|cell| cell.rate).shown(0),
             ratio.shown(2),
-            // The mark is a least, not a most.
-            verdict(-ratio.median, -MARK, 0).replace("≤ -", "≥ "),
+            reached(ratio.median, MARK),
             format!("{} + {} (+ {})", cpu(theirs, 0), cpu(theirs, 1), cpu(theirs, 2)),
             format!("{} + {}", cpu(ours, 0), cpu(ours, 2)),
         ],

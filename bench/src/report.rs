@@ -140,6 +140,12 @@ pub fn verdict(value: f64, most: f64, digits: usize) -> String {
     format!("{word} (≤ {most:.digits$})")
 }
 
+/// Pass or fail, with a mark that is to be reached.
+pub fn reached(value: f64, least: f64) -> String {
+    let word = if value >= least { "pass" } else { "**FAIL**" };
+    format!("{word} (≥ {least:.0})")
+}
+
 /// The middle and the ends of some figures.
 #[derive(Debug, Clone, Copy)]
 pub struct Spread {
@@ -172,6 +178,8 @@ mod tests {
         assert!(Spread::of(Vec::new()).median.is_nan());
         assert_eq!(verdict(1.0, 1.6, 1), "pass (≤ 1.6)");
         assert!(verdict(f64::NAN, 1.6, 1).contains("FAIL"));
+        assert_eq!(reached(3.1, 3.0), "pass (≥ 3)");
+        assert!(reached(2.9, 3.0).contains("FAIL") && reached(f64::NAN, 3.0).contains("FAIL"));
     }
 
     #[test]
