@@ -47,12 +47,13 @@ async fn walk(api: ApiServer, envoy: PathBuf, version: &str) {
         until("the guide's model is served", async || entrance.serves(KIMI).await).await;
     }
     guide.cluster.api.apply(&kimi("sk-kimi")).await;
-    until("the key has reached the provider", async || {
+    until("the key has reached a processor", async || {
         guide.provider.take();
         entrance.serves(KIMI).await
-            && guide.provider.take().iter().all(|seen| seen.authorization == "Bearer sk-kimi")
+            && guide.provider.take().iter().any(|seen| seen.authorization == "Bearer sk-kimi")
     })
     .await;
+    guide.signs_with(&entrance, "Bearer sk-kimi", "Bearer sk-xxxxxxxxxxxxxx").await;
     let answer = entrance.chat_with(KIMI, &[("authorization", "Bearer the-clients-own")]).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let answer = answer.json();

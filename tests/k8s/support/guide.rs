@@ -11,6 +11,7 @@ use super::cluster::{Cluster, WORLD, envoy_gateway};
 use super::http::{Answer, Peer, post};
 use super::provider::Provider;
 use super::until;
+use crate::walk::KIMI;
 
 /// Where the AI gateway is.
 pub(crate) const SYSTEM: &str = "envoy-ai-gateway-system";
@@ -80,6 +81,22 @@ impl Guide {
         let address = ["get", &gateway, "-o", "jsonpath={.status.addresses[0].value}"];
         let address = self.cluster.api.kubectl(&address).await;
         Entrance(Peer::Tcp(format!("{address}:80").parse().expect("an address")))
+    }
+
+    /// Waits until both processors sign requests to the provider with this key: one may have it before the other. Until then it is
+    /// the old one, and no request fails.
+    pub(crate) async fn signs_with(&self, entrance: &Entrance, new: &str, old: &str) {
+        let mut streak = 0;
+        self.provider.take();
+        until("both processors sign with the new key", async || {
+            assert_eq!(entrance.chat(KIMI).await.status, 200, "a rotation is felt");
+            let seen = self.provider.take();
+            let [seen] = &seen[..] else { panic!("one request, not {seen:?}") };
+            assert!([new, old].contains(&seen.authorization.as_str()), "{seen:?}");
+            streak = if seen.authorization == new { streak + 1 } else { 0 };
+            streak == 20
+        })
+        .await;
     }
 
     /// `examples/basic/basic.yaml` as it is, and the guide's `kimi.yaml` with a key.
