@@ -116,6 +116,22 @@ impl Store {
         }
     }
 
+    /// The same store for another thread: it answers while that runs [`Store::drive`], and wakes no other.
+    fn beside(&self) -> Self {
+        match self {
+            Self::Memory(store) => Self::Memory(store.clone()),
+            Self::Redis(store) => Self::Redis(store.beside()),
+        }
+    }
+
+    /// Has what this handle is asked for done, until dropped.
+    async fn drive(&self) {
+        match self {
+            Self::Memory(_) => std::future::pending().await,
+            Self::Redis(store) => store.drive().await,
+        }
+    }
+
     /// The store's time.
     pub async fn now(&self) -> Result<u64, StoreError> {
         match self {

@@ -47,12 +47,16 @@ impl Redis {
         Ok(Some(Self { process, address }))
     }
 
-    /// Milliseconds that a PING takes on one connection, the median of a thousand.
-    pub async fn round_trip(&self) -> anyhow::Result<f64> {
+    /// Milliseconds that a PING takes on one connection, the median of so many, each sent that long after the one before was answered.
+    /// Right after each other they meet cores that have not gone to sleep since, as those of exchanges do not.
+    pub async fn round_trip(&self, count: usize, pause: Duration) -> anyhow::Result<f64> {
         let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
         let mut times = Vec::new();
-        for _ in 0..1000 {
+        for _ in 0..count {
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
             let sent = Instant::now();
             stream.write_all(b"PING\r\n").await?;
             let mut answer = [0; 7];

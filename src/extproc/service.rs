@@ -41,6 +41,15 @@ impl Service {
         Self(Arc::new(Inner { slot, settings, settler, registry, max_message }))
     }
 
+    /// The same service for another thread: its exchanges settle and ask for quotas from there, while it runs what is returned, and wake no
+    /// other.
+    pub(crate) fn beside(&self) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let Inner { slot, settings, settler, registry, max_message } = &*self.0;
+        let (settler, driving) = settler.beside();
+        let (slot, settings, registry) = (slot.clone(), Arc::clone(settings), Arc::clone(registry));
+        (Self(Arc::new(Inner { slot, settings, settler, registry, max_message: *max_message })), driving)
+    }
+
     /// How long a message may be, in bytes.
     pub(super) fn max_message(&self) -> usize {
         self.0.max_message

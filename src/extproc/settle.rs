@@ -43,6 +43,12 @@ impl Settler {
         self.active.clone()
     }
 
+    /// The same settler for another thread, whose quotas are asked for and settled there while it runs what is returned.
+    pub(super) fn beside(&self) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (desk, driving) = self.desk.beside();
+        (Self { desk, ..self.clone() }, driving)
+    }
+
     /// Where quotas are asked for and settled.
     pub(super) fn desk(&self) -> &Desk {
         &self.desk

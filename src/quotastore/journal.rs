@@ -173,14 +173,12 @@ impl Journal {
         }
     }
 
-    /// The store has been told of these. Returns those that will certainly never come out of the journal again.
-    pub(super) async fn paid(&self, ids: Vec<ReservationId>) -> Vec<ReservationId> {
+    /// The store has been told of these. Says later which of them will certainly never come out of the journal again; nothing where it
+    /// does not know: they are delivered again after a restart, and count once.
+    pub(super) fn paid(&self, ids: Vec<ReservationId>) -> oneshot::Receiver<Vec<ReservationId>> {
         let (reply, safe) = oneshot::channel();
-        // If it does not know, they are delivered again after a restart, and count once.
-        if self.messages.try_send(Message::Paid(ids, reply)).is_err() {
-            return Vec::new();
-        }
-        safe.await.unwrap_or_default()
+        drop(self.messages.try_send(Message::Paid(ids, reply)));
+        safe
     }
 
     /// How many ends could not be written.

@@ -1,4 +1,4 @@
-//! Quotas in Redis (7 or newer, or Valkey), for any number of processors. One script call does a step.
+//! Quotas in Redis (7 or newer, or Valkey), for any number of processors. One script call does a step, or several at once.
 //!
 //! | key | type | holds | expires |
 //! | --- | --- | --- | --- |
@@ -17,6 +17,7 @@
 
 mod call;
 mod find;
+mod lane;
 mod link;
 mod place;
 
@@ -27,7 +28,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use ::redis::{ConnectionInfo, FromRedisValue, Pipeline, cmd, from_redis_value};
 use futures_util::future::try_join_all;
 
-use self::call::{Call, Step};
+use self::call::{Call, Kind as Does, Script, Step};
+use self::lane::Lane;
 use self::link::Link;
 use self::place::Kind;
 pub use self::place::{InvalidPlace, RedisOptions, RedisPlace};
@@ -38,24 +40,28 @@ use crate::quota::{
     Verdict, Window,
 };
 
-/// Quotas in a Redis.
+/// Quotas in a Redis. Clones are handles of the same.
 #[derive(Clone)]
-pub struct RedisStore(Arc<Inner>);
+pub struct RedisStore {
+    server: Arc<Server>,
+    lane: Arc<Lane>,
+    /// That of the shared connection.
+    first: Arc<Lane>,
+}
 
-struct Inner {
+/// What all who ask it know of the server.
+struct Server {
     link: Link,
     /// What all keys begin with.
     prefix: String,
     /// Instead of Redis' own, in milliseconds; 0: Redis' own.
     clock: AtomicU64,
-    reserve: Step,
-    renew: Step,
-    settle: Step,
+    script: Script,
 }
 
 impl std::fmt::Debug for RedisStore {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "RedisStore({})", self.0.link.name)
+        write!(f, "RedisStore({})", self.server.link.name)
     }
 }
 
@@ -77,34 +83,40 @@ impl RedisStore {
     pub fn open(place: RedisPlace, options: &RedisOptions) -> Result<Self, StoreError> {
         let prefix = options.key_prefix().map_err(StoreError::Away)?;
         let link = Link::new(place, options, format!("{prefix}l:")).map_err(StoreError::Away)?;
-        Ok(Self(Arc::new(Inner {
-            link,
-            prefix,
-            clock: AtomicU64::new(0),
-            reserve: Step::new(include_str!("redis/reserve.lua")),
-            renew: Step::new(include_str!("redis/renew.lua")),
-            settle: Step::new(include_str!("redis/settle.lua")),
-        })))
+        let server = Server { link, prefix, clock: AtomicU64::new(0), script: Script::new() };
+        let lane = Arc::new(Lane::shared());
+        Ok(Self { server: Arc::new(server), first: Arc::clone(&lane), lane })
+    }
+
+    /// The same store for another thread, which has a connection of its own while it runs [`RedisStore::drive`]; nothing is answered
+    /// before.
+    pub(super) fn beside(&self) -> Self {
+        Self { lane: Arc::new(Lane::own()), ..self.clone() }
+    }
+
+    /// Brings what this handle and its clones are asked for to the server, until dropped.
+    pub(super) async fn drive(&self) {
+        self.lane.drive(&self.server).await;
     }
 
     /// Counts by that clock from now on, and not by the server's: for tests.
     #[doc(hidden)]
     pub fn set_clock(&self, now: u64) {
-        self.0.clock.store(now, Ordering::SeqCst);
+        self.server.clock.store(now, Ordering::SeqCst);
     }
 
     /// Connects, and again whenever the connection is lost, until dropped.
     pub(super) async fn connect(&self) {
-        self.0.link.keep().await;
+        tokio::join!(self.server.link.keep(), self.first.drive(&self.server));
     }
 
     /// The server's time.
     pub(super) async fn now(&self) -> Result<u64, StoreError> {
-        match self.0.clock.load(Ordering::SeqCst) {
+        match self.server.clock.load(Ordering::SeqCst) {
             0 => {
-                let mut connected = self.0.link.connected().await;
+                let mut connected = self.server.link.connected().await;
                 let time = cmd("TIME").query_async(&mut connected.connection).await;
-                let (seconds, micros): (u64, u64) = time.map_err(|error| self.0.link.away(&error))?;
+                let (seconds, micros): (u64, u64) = time.map_err(|error| self.server.link.away(&error))?;
                 Ok(seconds.saturating_mul(1000).saturating_add(micros / 1000))
             }
             clock => Ok(clock),
@@ -130,34 +142,32 @@ impl RedisStore {
     }
 
     async fn reserve_in(&self, ask: &Ask, window: impl Fn(Window) -> Window) -> Result<Answer, StoreError> {
-        let mut call = self.0.reserve.call();
-        call.key(self.key('l', &ask.id));
+        let mut step = self.step(Does::Reserve, &ask.id);
         let groups = ask.groups.iter().map(|group| if *group == Group::Any { 'o' } else { 'a' });
         let lease = u64::try_from(ask.lease.as_millis()).unwrap_or(MAX_LEASE).clamp(1, MAX_LEASE);
         let wanted = ask.output.wanted.min(MAX_AMOUNT);
-        self.begin(&mut call);
-        call.arg(lease).arg(wanted).arg(ask.output.least.min(wanted)).arg(groups.collect::<String>());
+        step.arg(lease).arg(wanted).arg(ask.output.least.min(wanted)).arg(groups.collect::<String>());
         for claim in &ask.claims {
             let window = window(claim.window);
             let ends = match window {
                 Window::Aligned { end, .. } => end,
                 Window::InFlight | Window::Rolling { .. } => 0,
             };
-            self.place(&mut call, &Place::new(claim, window.at_or_first()));
+            self.place(&mut step, &Place::new(claim, window.at_or_first()));
             let per = claim.bound.per_output;
             let holds = if claim.mode == Mode::Reserve { "h" } else { "p" };
             let charge = claim.on_expiry == OnExpiry::Charge && claim.window != Window::InFlight;
-            call.arg(claim.amount.min(MAX_AMOUNT)).arg(claim.bound.fixed.min(MAX_AMOUNT)).arg(per.numerator);
-            call.arg(per.denominator.max(1)).arg(holds).arg(u8::from(claim.shadow));
-            call.arg(if charge { "c" } else { "h" }).arg(claim.group.saturating_add(1)).arg(ends);
+            step.arg(claim.amount.min(MAX_AMOUNT)).arg(claim.bound.fixed.min(MAX_AMOUNT)).arg(per.numerator);
+            step.arg(per.denominator.max(1)).arg(holds).arg(u8::from(claim.shadow));
+            step.arg(if charge { "c" } else { "h" }).arg(claim.group.saturating_add(1)).arg(ends);
         }
-        let reply: Vec<u64> = self.invoke(&call).await?;
+        let reply: Vec<u64> = self.invoke(step).await?;
         self.verdict(ask, &reply)
     }
 
     /// Reads the script's reply.
     fn verdict(&self, ask: &Ask, reply: &[u64]) -> Result<Answer, StoreError> {
-        let strange = || self.strange();
+        let strange = || self.server.strange();
         let (status, now, rest) = match reply {
             [2, _, ..] => return Err(StoreError::Ended),
             [3, now, ..] => return Err(StoreError::Stale { now: *now }),
@@ -198,13 +208,11 @@ impl RedisStore {
 
     pub(super) async fn renew(&self, leases: &[(ReservationId, u64)]) -> Result<Vec<bool>, StoreError> {
         let calls = leases.iter().map(|(id, length)| async move {
-            let mut call = self.0.renew.call();
+            let mut step = self.step(Does::Renew, id);
             // Its buckets are known to the server only.
-            call.may_touch_others();
-            call.key(self.key('l', id));
-            self.begin(&mut call);
-            call.arg((*length).clamp(1, MAX_LEASE));
-            self.invoke::<u64>(&call).await.map(|alive| alive == 1)
+            step.may_touch_others();
+            step.arg((*length).clamp(1, MAX_LEASE));
+            self.invoke::<u64>(step).await.map(|alive| alive == 1)
         });
         try_join_all(calls).await
     }
@@ -213,25 +221,23 @@ impl RedisStore {
     pub(super) async fn settle(&self, settle: &Settle) -> Result<Settled, StoreError> {
         let claims: Vec<&Claim> = settle.spent.iter().map(|(claim, _)| claim).collect();
         check(&claims)?;
-        let mut call = self.0.settle.call();
-        call.key(self.key('l', &settle.id));
-        self.begin(&mut call);
+        let mut step = self.step(Does::Settle, &settle.id);
         for (claim, spent) in &settle.spent {
             let (own, next) = match claim.window {
                 Window::Aligned { end, .. } => (claim.window.at_or_first(), end),
                 _ => (claim.window.at_or_first(), 0),
             };
-            self.place(&mut call, &Place::new(claim, own));
+            self.place(&mut step, &Place::new(claim, own));
             let later = Place::new(claim, claim.window.at_or_last(next));
             if next > 0 {
-                call.key(self.key('b', &later.own));
+                step.key(self.key('b', &later.own));
                 if let Some(shared) = &later.shared {
-                    call.key(self.key('b', &shared.overflow));
+                    step.key(self.key('b', &shared.overflow));
                 }
             }
-            call.arg((*spent).min(MAX_AMOUNT)).arg(next).arg(later.own);
+            step.arg((*spent).min(MAX_AMOUNT)).arg(next).arg(later.own);
         }
-        match self.invoke::<u64>(&call).await? {
+        match self.invoke::<u64>(step).await? {
             0 => Ok(Settled::Done),
             1 => Ok(Settled::Before),
             _ => Ok(Settled::Unreserved),
@@ -246,37 +252,47 @@ impl RedisStore {
         for id in ids {
             all.cmd("PEXPIRE").arg(self.key('l', id)).arg(CONFIRMED).ignore();
         }
-        self.0.link.leave(&all).await
+        self.server.link.leave(&all).await
     }
 
-    fn begin(&self, call: &mut Call<'_>) {
-        call.arg(self.0.clock.load(Ordering::SeqCst)).arg(&self.0.prefix);
+    /// A step for that reservation.
+    fn step(&self, kind: Does, id: &ReservationId) -> Step {
+        let mut step = Step::new(kind);
+        step.key(self.key('l', id)).arg(id.to_string());
+        step
     }
 
     /// A bucket's names as arguments, and all keys it may come to use.
-    fn place(&self, call: &mut Call<'_>, place: &Place) {
-        call.key(self.key('b', &place.own)).arg(&place.own);
+    fn place(&self, step: &mut Step, place: &Place) {
+        step.key(self.key('b', &place.own)).arg(&place.own);
         match &place.shared {
             Some(shared) => {
-                call.key(self.key('b', &shared.overflow)).key(self.key('n', &shared.list));
-                call.arg(&shared.overflow).arg(&shared.list).arg(shared.most);
+                step.key(self.key('b', &shared.overflow)).key(self.key('n', &shared.list));
+                step.arg(&shared.overflow).arg(&shared.list).arg(shared.most);
             }
             None => {
-                call.arg("").arg("").arg(0);
+                step.arg("").arg("").arg(0);
             }
         }
     }
 
     fn key(&self, kind: char, name: &impl std::fmt::Display) -> String {
-        format!("{}{kind}:{name}", self.0.prefix)
+        format!("{}{kind}:{name}", self.server.prefix)
     }
 
-    async fn invoke<T: FromRedisValue>(&self, call: &Call<'_>) -> Result<T, StoreError> {
-        let value = self.0.link.step(call).await?;
-        from_redis_value(value).map_err(|_| self.strange())
+    async fn invoke<T: FromRedisValue>(&self, step: Step) -> Result<T, StoreError> {
+        let value = self.lane.ask(step).await?;
+        from_redis_value(value).map_err(|_| self.server.strange())
+    }
+}
+
+impl Server {
+    fn call<'a>(&'a self, steps: impl IntoIterator<Item = &'a Step>) -> Call<'a> {
+        let clock = self.clock.load(Ordering::SeqCst);
+        Call { script: &self.script, clock, prefix: &self.prefix, steps: steps.into_iter().collect() }
     }
 
     fn strange(&self) -> StoreError {
-        StoreError::Away(format!("{}: its answer makes no sense", self.0.link.name))
+        StoreError::Away(format!("{}: its answer makes no sense", self.link.name))
     }
 }

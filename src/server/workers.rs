@@ -107,8 +107,12 @@ impl Worker {
 /// Serves connections as they come, until told to stop, and then those there are until nothing is under way on them.
 async fn serve(mut queue: mpsc::UnboundedReceiver<Connection>, services: Services) {
     let (stop, cut) = (services.stop.clone(), services.cut.clone());
-    let dispatch = Dispatch::new(services);
+    let (processor, quotas) = services.processor.beside();
+    let dispatch = Dispatch::new(Services { processor, ..services });
     let mut connections = JoinSet::new();
+    // As long as there are connections.
+    let mut beside = JoinSet::new();
+    beside.spawn(quotas);
     while let Some(Some(Connection { stream, lease })) = stop.run_until_cancelled(queue.recv()).await {
         // Those that have ended.
         while connections.try_join_next().is_some() {}

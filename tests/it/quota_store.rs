@@ -2,6 +2,7 @@
 //! count.
 
 pub(crate) mod stores;
+mod together;
 mod topologies;
 
 use std::collections::BTreeMap;

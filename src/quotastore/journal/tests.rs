@@ -34,9 +34,9 @@ async fn what_is_owed_comes_out_of_the_journal_again_and_what_is_paid_does_not()
     for exchange in 1..=3 {
         journal.owe(&settle(exchange));
     }
-    assert_eq!(journal.paid(vec![]).await, [], "all is written before this is answered");
+    assert_eq!(journal.paid(vec![]).await.unwrap(), [], "all is written before this is answered");
     journal.owe(&settle(4));
-    let safe = journal.paid(vec![settle(2).id, settle(4).id]).await;
+    let safe = journal.paid(vec![settle(2).id, settle(4).id]).await.unwrap();
     assert_eq!(safe.len(), 2, "synced: it never comes again");
     drop(journal);
     let mut owed = reopen(&options);
@@ -51,8 +51,8 @@ async fn a_store_may_forget_only_what_is_certain_never_to_come_again() {
     let options = JournalOptions { sync: Sync::Never, ..options(folder.path(), 1 << 20) };
     let (journal, _) = Journal::open(&options).unwrap();
     journal.owe(&settle(1));
-    journal.paid(vec![]).await;
-    assert_eq!(journal.paid(vec![settle(1).id]).await, [], "the power may fail");
+    journal.paid(vec![]).await.unwrap();
+    assert_eq!(journal.paid(vec![settle(1).id]).await.unwrap(), [], "the power may fail");
 }
 
 #[test]
@@ -85,14 +85,14 @@ async fn a_full_journal_counts_what_it_cannot_take_and_makes_room_of_what_is_pai
     for exchange in 10..30 {
         journal.owe(&settle(exchange));
     }
-    journal.paid(vec![]).await;
+    journal.paid(vec![]).await.unwrap();
     assert_eq!(journal.lost(), 10);
     let all = (10..30).map(|exchange| settle(exchange).id).collect();
-    journal.paid(all).await;
+    journal.paid(all).await.unwrap();
     for exchange in 30..40 {
         journal.owe(&settle(exchange));
     }
-    journal.paid(vec![]).await;
+    journal.paid(vec![]).await.unwrap();
     assert_eq!(journal.lost(), 10, "there is room again");
     assert!(std::fs::metadata(folder.path().join("settlements.journal")).unwrap().len() <= options.most);
     drop(journal);

@@ -1,4 +1,8 @@
 -- What all scripts share. Numbers are integers below 2^53, which Lua's are exact for.
+--
+-- A call does one or several steps, one after the other, as if each were alone. ARGV: time or 0, prefix, then for each step how many arguments it
+-- has, which it is, and its own. KEYS: all that may be touched. Everything is read and decided before anything is written, so that a step that fails
+-- leaves nothing behind; and what several steps change is read and written once.
 local MAX, PARTS, SLACK, REMEMBERED = 9007199254740991, 60, 600000, 90000000
 
 local function int(n) return string.format('%.0f', n) end
@@ -9,6 +13,11 @@ local function clock(given)
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
+
+local now, prefix = clock(ARGV[1]), ARGV[2]
+
+-- What this call has read: buckets by name, leases by id, and of lists of subjects who is in them and who came in by this call.
+local buckets, leases, lists = {}, {}, {}
 
 -- floor(a * b / c) and whether anything is left over; a < 2^53, b and c <= 10^9. Never beyond 2^53 on the way, unless the result is.
 local function muldiv(a, b, c)
@@ -27,7 +36,7 @@ local function granule(b) return math.max(1, math.ceil(b.length / PARTS)) end
 local function leaves(b, part) return (part + PARTS + 1) * granule(b) end
 
 -- Reads a bucket. Its name ends with its window: f, rLENGTH or aSTART-END.
-local function load(prefix, name)
+local function read(name)
   local window = string.match(name, ':([^:]*)$')
   local b = { key = prefix .. 'b:' .. name, name = name, kind = string.sub(window, 1, 1), changes = {}, gone = {}, dirty = false }
   if b.kind == 'r' then b.length = tonumber(string.sub(window, 2)) end
@@ -57,7 +66,7 @@ local function over_after(b, at)
   return at
 end
 
-local function charge(b, amount, at, now)
+local function charge(b, amount, at)
   amount = math.min(amount, MAX - b.spent)
   if amount == 0 or b.kind == 'f' then return end
   if b.kind == 'r' then
@@ -103,7 +112,7 @@ local function uncharge(b, amount, at)
 end
 
 -- Moves out what has run out: holds by their second, and parts that a rolling window has left behind.
-local function sweep(b, now)
+local function sweep(b)
   local second = math.floor(now / 1000)
   if second > b.swept then
     local till = math.min(second, b.last)
@@ -123,7 +132,7 @@ local function sweep(b, now)
             put(b, fields[j], 0)
             b.held = math.max(0, b.held - amount)
             if string.sub(fields[j], 1, 1) == 'c' then
-              charge(b, amount, tonumber(string.sub(fields[j], 2)) * 1000, now)
+              charge(b, amount, tonumber(string.sub(fields[j], 2)) * 1000)
             end
           end
         end
@@ -136,6 +145,17 @@ local function sweep(b, now)
     local keep = math.floor(now / granule(b)) - PARTS
     if b.first < keep then advance(b, keep) end
   end
+end
+
+-- A bucket as it is now.
+local function bucket(name)
+  local b = buckets[name]
+  if not b then
+    b = read(name)
+    sweep(b)
+    buckets[name] = b
+  end
+  return b
 end
 
 local function hold(b, amount, slot, letter)
@@ -182,37 +202,58 @@ local function resets(b)
 end
 
 -- Later than all that was moved out, even if the clock went back since.
-local function slot_of(length, now, buckets)
+local function slot_of(length, all)
   local from = now
-  for _, b in ipairs(buckets) do from = math.max(from, b.swept * 1000) end
+  for _, b in ipairs(all) do from = math.max(from, b.swept * 1000) end
   return math.ceil((from + length) / 1000)
 end
 
+local function list_of(name)
+  if not lists[name] then lists[name] = { here = {}, new = {}, count = 0 } end
+  return lists[name]
+end
+
 -- The bucket a claim is paid into: its own, or the one of those that come too late.
-local function choose(prefix, own, overflow, list, most, now)
+local function choose(own, overflow, list, most)
   if overflow == '' then return own end
-  local key = prefix .. 'n:' .. list
+  local l, key = list_of(list), prefix .. 'n:' .. list
+  if l.here[own] then return own end
   local till = redis.call('ZSCORE', key, own)
-  if till and tonumber(till) > now then return own end
-  if redis.call('ZCOUNT', key, '(' .. int(now), '+inf') < tonumber(most) then return own end
+  if till and tonumber(till) > now then
+    l.here[own] = true
+    return own
+  end
+  if redis.call('ZCOUNT', key, '(' .. int(now), '+inf') + l.count < tonumber(most) then return own end
   return overflow
 end
 
-local function list_it(prefix, list, b, at, now)
-  local key, till = prefix .. 'n:' .. list, over_after(b, at)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now))
-  redis.call('ZADD', key, 'GT', int(till), b.name)
-  -- Another is to be there longer, perhaps.
-  local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
-  redis.call('PEXPIREAT', key, int(math.max(till, tonumber(last[2])) + SLACK))
+local function list_it(list, b, at)
+  local l = list_of(list)
+  if not l.here[b.name] then l.here[b.name] = true; l.count = l.count + 1 end
+  l.new[b.name] = math.max(l.new[b.name] or 0, over_after(b, at))
 end
 
--- What is known of a reservation: S when it is settled, else SLOT OUTPUT and for each part HELD LETTER NAME.
-local function known(key)
-  local text = redis.call('GET', key)
+local function save_list(name, l)
+  local key, latest = prefix .. 'n:' .. name, 0
+  for own, till in pairs(l.new) do
+    if latest == 0 then redis.call('ZREMRANGEBYSCORE', key, '-inf', int(now)) end
+    redis.call('ZADD', key, 'GT', int(till), own)
+    latest = math.max(latest, till)
+  end
+  if latest == 0 then return end
+  -- Another is to be there longer, perhaps.
+  local last = redis.call('ZRANGE', key, -1, -1, 'WITHSCORES')
+  redis.call('PEXPIREAT', key, int(math.max(latest, tonumber(last[2])) + SLACK))
+end
+
+-- What is known of a reservation: nothing, that it is settled, or until which second it holds what.
+local function known(id)
+  if leases[id] then return leases[id] end
+  local text = redis.call('GET', prefix .. 'l:' .. id)
   if not text then return nil end
-  if text == 'S' then return { settled = true } end
-  local lease, words = { parts = {} }, {}
+  local lease, words = { settled = text == 'S', parts = {} }, {}
+  leases[id] = lease
+  if lease.settled then return lease end
   for word in string.gmatch(text, '%S+') do words[#words + 1] = word end
   lease.slot, lease.output = tonumber(words[1]), tonumber(words[2])
   for i = 3, #words, 3 do
@@ -221,12 +262,36 @@ local function known(key)
   return lease
 end
 
-local function remember(key, lease)
-  local words = { int(lease.slot), int(lease.output) }
-  for _, part in ipairs(lease.parts) do
-    words[#words + 1] = int(part.held)
-    words[#words + 1] = part.letter
-    words[#words + 1] = part.name
+local function remember(id, lease)
+  lease.dirty = true
+  leases[id] = lease
+end
+
+-- S when it is settled, else SLOT OUTPUT and for each part HELD LETTER NAME.
+local function save_lease(id, lease)
+  if not lease.dirty then return end
+  local words, at = { 'S' }, now
+  if not lease.settled then
+    words, at = { int(lease.slot), int(lease.output) }, lease.slot * 1000
+    for _, part in ipairs(lease.parts) do
+      words[#words + 1] = int(part.held)
+      words[#words + 1] = part.letter
+      words[#words + 1] = part.name
+    end
   end
-  redis.call('SET', key, table.concat(words, ' '), 'PXAT', int(lease.slot * 1000 + REMEMBERED))
+  redis.call('SET', prefix .. 'l:' .. id, table.concat(words, ' '), 'PXAT', int(at + REMEMBERED))
+end
+
+-- Does the steps, each of the kind that is named: it is told where its arguments begin and end. Returns their replies.
+local function run(kinds)
+  local replies, at = {}, 3
+  while at <= #ARGV do
+    local last = at + tonumber(ARGV[at])
+    replies[#replies + 1] = kinds[ARGV[at + 1]](at + 2, last)
+    at = last + 1
+  end
+  for id, lease in pairs(leases) do save_lease(id, lease) end
+  for _, b in pairs(buckets) do save(b) end
+  for name, l in pairs(lists) do save_list(name, l) end
+  return replies
 end

@@ -112,6 +112,19 @@ impl Finder {
         }
     }
 
+    /// Connects once more to the server that was found.
+    pub(super) async fn again(&self) -> Result<MultiplexedConnection, String> {
+        let at = self.state().at.clone();
+        let info = match (&self.place.0, at) {
+            (Kind::Single(info), _) => info.as_ref().clone(),
+            (Kind::Sentinel { servers, .. } | Kind::Cluster { servers, .. }, Some(at)) => {
+                servers.at(&at, &servers.login)?
+            }
+            (_, None) => return Err("no server was found".to_owned()),
+        };
+        self.connect(info).await
+    }
+
     /// Connects to a node of the cluster.
     pub(super) async fn open(&self, host: &Host) -> RedisResult<MultiplexedConnection> {
         let Kind::Cluster { servers, .. } = &self.place.0 else {

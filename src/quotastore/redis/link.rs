@@ -53,6 +53,23 @@ pub(super) struct Connected {
     group: Option<mpsc::Sender<Write>>,
 }
 
+/// A connection beside the one that all share, to the same server, for the thread that opened it.
+pub(super) struct Own(Option<Mutex<Option<Connected>>>);
+
+/// Why a call was not answered.
+pub(super) struct Failure {
+    pub(super) error: StoreError,
+    /// The server would not do it, as opposed to one that is away or not in charge.
+    pub(super) refused: bool,
+    next: Next,
+}
+
+/// How long a call is tried.
+pub(super) struct Patience {
+    pause: Duration,
+    since: Option<Instant>,
+}
+
 /// A command, and where its answer goes.
 type Write = (Cmd, oneshot::Sender<RedisResult<Value>>);
 
@@ -187,34 +204,26 @@ impl Link {
         }
     }
 
-    /// Does one step, once, on the server that is in charge; tried again where it is another, or where it could not be done just now.
-    pub(super) async fn step(&self, call: &Call<'_>) -> Result<Value, StoreError> {
-        let [mut pause, longest] = AGAIN;
-        let mut began = None;
-        loop {
-            let connected = self.connected().await;
-            let error = match self.send(&connected, call).await {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            let mut next = self.after(&connected, &error);
-            if let Next::Ask(host) = next {
-                if call.may_follow()
-                    && let Ok(value) = self.send_to(&host, call).await
-                {
-                    return Ok(value);
-                }
-                next = Next::After;
+    /// Does one call, once, on the server that is in charge.
+    pub(super) async fn attempt(&self, connected: &Connected, call: &Call<'_>) -> Result<Value, Failure> {
+        let error = match self.send(connected, call).await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        let mut next = self.after(connected, &error);
+        let refused = match error.kind() {
+            ErrorKind::Server(ServerErrorKind::Ask | ServerErrorKind::TryAgain) => true,
+            _ => matches!(next, Next::GiveUp) && error.code().is_some(),
+        };
+        if let Next::Ask(host) = next {
+            if call.may_follow()
+                && let Ok(value) = self.send_to(&host, call).await
+            {
+                return Ok(value);
             }
-            let began = *began.get_or_insert_with(Instant::now);
-            if matches!(next, Next::GiveUp) || began.elapsed() > PATIENCE {
-                return Err(self.away(&error));
-            }
-            if matches!(next, Next::After) {
-                sleep(pause).await;
-                pause = (pause * 2).min(longest);
-            }
+            next = Next::After;
         }
+        Err(Failure { error: self.away(&error), refused, next })
     }
 
     /// By its digest; whole, where the server does not know it.
@@ -347,6 +356,72 @@ impl Link {
 
     pub(super) fn away(&self, error: &RedisError) -> StoreError {
         StoreError::Away(format!("{}: {}", self.name, redis_reason(error)))
+    }
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { pause: AGAIN[0], since: None }
+    }
+
+    /// Waits as long as it should before the call is tried once more; `false` if it should not.
+    pub(super) async fn again(&mut self, failure: &Failure) -> bool {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if matches!(failure.next, Next::GiveUp) || since.elapsed() > PATIENCE {
+            return false;
+        }
+        if matches!(failure.next, Next::After) {
+            sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(AGAIN[1]);
+        }
+        true
+    }
+}
+
+impl Own {
+    /// No connection but the shared one.
+    pub(super) fn none() -> Self {
+        Self(None)
+    }
+
+    /// One of its own, once it is open.
+    pub(super) fn wanted() -> Self {
+        Self(Some(Mutex::default()))
+    }
+
+    /// The one to be used where that is the shared one.
+    pub(super) fn or(&self, shared: Connected) -> Connected {
+        let Some(own) = &self.0 else { return shared };
+        let own = own.lock().unwrap_or_else(PoisonError::into_inner);
+        own.as_ref().filter(|own| own.number == shared.number).cloned().unwrap_or(shared)
+    }
+
+    /// Opens one whenever there is another shared one, until dropped. While there is none, or it cannot be opened, the shared one does.
+    pub(super) async fn follow(&self, link: &Link) {
+        let Some(own) = &self.0 else { return };
+        let mut changes = link.current.subscribe();
+        loop {
+            let shared = changes.borrow_and_update().clone();
+            // Those that replicas have to have go together.
+            if let Some(shared) = shared.filter(|shared| shared.group.is_none()) {
+                match link.finder.again().await {
+                    Ok(connection) => {
+                        let connected = Connected { connection, ..shared };
+                        *own.lock().unwrap_or_else(PoisonError::into_inner) = Some(connected);
+                    }
+                    Err(reason) => {
+                        tracing::debug!(
+                            store = link.name,
+                            reason,
+                            "no second connection to the store of quotas"
+                        );
+                    }
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 

@@ -1,21 +1,21 @@
--- KEYS: what is known of the reservation. ARGV: time or 0, prefix, length. Returns 1 if it had not run out, else 0.
-local now, prefix = clock(ARGV[1]), ARGV[2]
-local lease = known(KEYS[1])
-if not lease or lease.settled then return 0 end
-local buckets, alive = {}, 1
-for i, part in ipairs(lease.parts) do
-  buckets[i] = load(prefix, part.name)
-  sweep(buckets[i], now)
-  if lease.slot <= buckets[i].swept then alive = 0 end
-end
-if alive == 1 then
-  local slot = math.max(lease.slot, slot_of(tonumber(ARGV[3]), now, buckets))
+-- Arguments: id, length. Replies 1 if it had not run out, else 0.
+local function renew(at)
+  local id = ARGV[at]
+  local lease = known(id)
+  if not lease or lease.settled then return 0 end
+  local mine, alive = {}, 1
   for i, part in ipairs(lease.parts) do
-    release(buckets[i], part.held, lease.slot, part.letter)
-    hold(buckets[i], part.held, slot, part.letter)
+    mine[i] = bucket(part.name)
+    if lease.slot <= mine[i].swept then alive = 0 end
   end
-  lease.slot = slot
-  remember(KEYS[1], lease)
+  if alive == 1 then
+    local slot = math.max(lease.slot, slot_of(tonumber(ARGV[at + 1]), mine))
+    for i, part in ipairs(lease.parts) do
+      release(mine[i], part.held, lease.slot, part.letter)
+      hold(mine[i], part.held, slot, part.letter)
+    end
+    lease.slot = slot
+    remember(id, lease)
+  end
+  return alive
 end
-for _, b in ipairs(buckets) do save(b) end
-return alive
