@@ -158,10 +158,11 @@ impl Desk {
     pub fn beside(&self) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (settles, queue) = mpsc::unbounded_channel();
         let desk = Self { store: self.store.beside(), settles, inner: Arc::clone(&self.inner) };
-        let driven = desk.clone();
+        let driven = desk.store.clone();
+        // Not in the future: what is left here is handed on even if that is never run.
+        let mut till = Till { desk: desk.clone(), queue, batch: Vec::new() };
         let driving = async move {
-            let mut till = Till { desk: driven.clone(), queue, batch: Vec::new() };
-            tokio::join!(driven.store.drive(), till.settle());
+            tokio::join!(driven.drive(), till.settle());
         };
         (desk, driving)
     }

@@ -14,17 +14,16 @@ use ai_gateway::proto::ext_proc::processing_response::Response as Reply;
 use ai_gateway::quota::{
     Bound, Claim, Estimate, Facts, Mode, ReservationId, Settled, Stage, Verdict, Window,
 };
-use ai_gateway::quotastore::{Away, Desk, MemoryStore, Store, StoreError};
+use ai_gateway::quotastore::{Away, MemoryStore, Store, StoreError};
 use ai_gateway::runtime::Runtime;
 use ai_gateway::server::{Listen, Processor, ProcessorOptions};
 use ai_gateway::source::Slot;
 use ai_gateway::tenant::Tenant;
 use futures_util::FutureExt as _;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use crate::quota_store::stores::{connect, on_all};
-use crate::quota_store::{AMOUNT, MINUTE, ask, claim, first, look, options, settle, start};
+use crate::quota_store::{AMOUNT, MINUTE, ask, attended, claim, first, look, settle, start};
 use crate::support::redis::Redis;
 use crate::support::scripted::{
     AUTHORITY, Envoy, channel, headers, request_body, response_body, response_headers,
@@ -497,10 +496,7 @@ fn threads_that_reserve_and_settle_at_once_stay_within_the_limit() {
 async fn a_store_that_hangs_is_soon_left_alone_and_holds_nothing_afterwards() {
     let Some(redis) = Redis::start().await else { return };
     let store = Store::Redis(connect(&redis.url()));
-    let (desk, background) = Desk::new(store.clone(), options(Duration::from_millis(50)));
-    let stop = CancellationToken::new();
-    let mut running = tokio::task::JoinSet::new();
-    running.spawn(background.run(stop.clone()));
+    let (desk, background) = attended(&store, Duration::from_millis(50));
     until("Redis answers", async || store.now().await.is_ok()).await;
     redis.signal("STOP");
     let mut waited = 0;
@@ -521,6 +517,5 @@ async fn a_store_that_hangs_is_soon_left_alone_and_holds_nothing_afterwards() {
     redis.signal("CONT");
     until("all is settled", async || desk.unsettled() == 0).await;
     assert_eq!(look(&store, &claim("a", MINUTE)).await, (0, 0));
-    stop.cancel();
-    running.join_next().await.unwrap().unwrap();
+    background.end().await;
 }

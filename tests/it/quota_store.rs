@@ -36,6 +36,28 @@ pub(crate) fn options(deadline: Duration) -> DeskOptions {
     DeskOptions { deadline, flush: Duration::from_secs(30) }
 }
 
+/// What a desk does in the background.
+pub(crate) struct Background {
+    stop: CancellationToken,
+    running: tokio::task::JoinSet<()>,
+}
+
+/// A desk before this store that is connected, renews and settles.
+pub(crate) fn attended(store: &Store, deadline: Duration) -> (Desk, Background) {
+    let (desk, background) = Desk::new(store.clone(), options(deadline));
+    let (stop, mut running) = (CancellationToken::new(), tokio::task::JoinSet::new());
+    running.spawn(background.run(stop.clone()));
+    (desk, Background { stop, running })
+}
+
+impl Background {
+    /// Returns when everything is settled.
+    pub(crate) async fn end(mut self) {
+        self.stop.cancel();
+        self.running.join_next().await.unwrap().unwrap();
+    }
+}
+
 fn id(exchange: u64) -> ReservationId {
     // Each test has buckets and reservations of its own, as each has a Redis of its own.
     ReservationId { process: 1, exchange, part: 0 }
@@ -597,10 +619,7 @@ async fn many_at_once_spend_no_more_than_there_is() {
 async fn what_ends_while_redis_is_away_is_settled_once_it_is_back() {
     let Some(mut redis) = Redis::start().await else { return };
     let store = Store::Redis(connect(&redis.url()));
-    let (desk, background) = Desk::new(store.clone(), options(Duration::from_secs(5)));
-    let stop = CancellationToken::new();
-    let mut running = tokio::task::JoinSet::new();
-    running.spawn(background.run(stop.clone()));
+    let (desk, background) = attended(&store, Duration::from_secs(5));
     let asked = Arc::new(ask(1, 90, 90, vec![claim("a", MINUTE)]));
     assert!(matches!(desk.reserve(Arc::clone(&asked)).await, Ok(Verdict::Granted(_))));
     redis.kill();
@@ -610,8 +629,7 @@ async fn what_ends_while_redis_is_away_is_settled_once_it_is_back() {
     assert!(matches!(away, Err(Away(StoreError::Away(_)))), "{away:?}");
     redis.run().await;
     until("it is settled", async || look(&store, &asked.claims[0]).await == (42, 0)).await;
-    stop.cancel();
-    running.join_next().await.unwrap().unwrap();
+    background.end().await;
     assert_eq!(desk.unsettled(), 0);
 }
 
